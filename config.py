@@ -1,0 +1,5 @@
+"""pyinfra reads this file first. It holds what is true of every run; what describes hosts is in inventory/."""
+
+from deploys.lib import connector
+
+connector.send_commands_at_once()

@@ -1,0 +1,59 @@
+"""Who may reach the host: SSH and the host's own services, each from its networks; everything else is dropped.
+
+The rules live in a table of their own (`inet phoenix`), replaced in one transaction: other tables, such as the tailnet's, stay.
+"""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import deploy
+
+from deploys.lib import facts, findings, hosts
+from deploys.lib.operations import File, files, service, template
+from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, WorldSettings
+
+RULES = "/etc/phoenix/firewall.nft"
+UNIT = "/etc/systemd/system/phoenix-firewall.service"
+LOADED = "/run/phoenix-firewall.sha256"
+
+
+def ports() -> list[int]:
+    """TCP ports that this host serves to the service networks, by the groups it is in."""
+    groups = set(host.groups)
+    exporter = hosts.settings(ExporterSettings)
+    found = {exporter.node_port}
+    if "etcd" in groups:
+        etcd = hosts.settings(EtcdSettings)
+        found |= {etcd.client_port, etcd.peer_port}
+    if "postgresql" in groups:
+        postgresql = hosts.settings(PostgresqlSettings)
+        found |= {postgresql.port, postgresql.patroni_port, exporter.postgres_port, exporter.port}
+    if "monitoring" in groups:
+        monitoring = hosts.settings(MonitoringSettings)
+        found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
+    if "world" in groups:
+        found = {hosts.settings(WorldSettings).alert_receiver_port}
+    return sorted(found)
+
+
+@deploy("Firewall")
+def firewall() -> None:
+    """Default drop, from the first start on and after every boot."""
+    settings = hosts.settings(HostSettings)
+    files(
+        name="Rules",
+        entries=[
+            File(RULES, template("base/firewall.nft.j2", cfg=settings, ports=ports())),
+            File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED)),
+        ],
+    )
+    service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES], restart_if=differs)
+
+
+def differs() -> bool:
+    """Whether the kernel's table is another than the one that was loaded."""
+    script = f"nft -s list table inet phoenix | sha256sum | cmp -s - {LOADED}"
+    changed = str(host.get_fact(facts.Output, script=script)).endswith(facts.FAILED)
+    if changed:
+        findings.report("the kernel's table inet phoenix is not the one of the rules file")
+    return changed

@@ -1,0 +1,216 @@
+"""Operations: the few things that a deploy does to a host, each idempotent, each one round trip when there is nothing to do.
+
+pyinfra's own file operations upload by way of a predictable name below /tmp and are not atomic; its package and service operations
+cost a round trip for each file, package or property, and forget a restart that an earlier, failed run still owed. These do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import tarfile
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pyinfra import context, host
+from pyinfra.api import StringCommand, operation
+from pyinfra.api.command import FileUploadCommand, QuoteString
+
+from deploys.lib import facts, findings
+from deploys.lib.settings import ROOT
+
+Commands = Generator[StringCommand | str, None, None]
+
+TEMPLATES = ROOT / "templates"
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def template(path: str, /, **values: Any) -> Callable[[], str]:
+    """Content of `templates/<name>` with `values`, rendered when the operation runs. A value may be a function, called then."""
+
+    def render() -> str:
+        return _ENVIRONMENT.get_template(path).render({key: value() if callable(value) else value for key, value in values.items()})
+
+    return render
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the host. `content` may be a function, called when the operation runs (with the host's facts at hand)."""
+
+    path: str
+    content: str | Callable[[], str]
+    user: str = "root"
+    group: str = "root"
+    mode: str = "644"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory of the host."""
+
+    path: str
+    user: str = "root"
+    group: str = "root"
+    mode: str = "755"
+
+
+def _text(content: str | Callable[[], str]) -> str:
+    text = content() if callable(content) else content
+    return text if text.endswith("\n") else text + "\n"  # stdin of pyinfra ends every line
+
+
+@operation()
+def files(entries: list[File | Directory]) -> Commands:
+    """The host has these files and directories, with this content, owner and mode.
+
+    A file is written beside its place and renamed onto it, so that readers see the old or the new one, and a full disk leaves the old.
+    Content goes over stdin: it is in no argument list, log or predictable temporary file.
+    """
+    current = host.get_fact(facts.PathStates, paths=[entry.path for entry in entries])
+    for entry in entries:
+        state = current.get(entry.path)
+        owner = (entry.user, entry.group, entry.mode)
+        quoted = shlex.quote(entry.path)
+        if isinstance(entry, Directory):
+            if state is None or state.kind != "directory":
+                findings.report(f"directory {entry.path} is missing")
+                yield f"install -d -o {entry.user} -g {entry.group} -m {entry.mode} {quoted}"
+            elif (state.user, state.group, state.mode) != owner:
+                findings.report(f"directory {entry.path} is {state.user}:{state.group} {state.mode}")
+                yield f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}"
+            continue
+        text = _text(entry.content)
+        if state is None or state.kind != "file" or state.digest != hashlib.sha256(text.encode()).hexdigest():
+            findings.report(f"file {entry.path} " + ("is missing" if state is None else "has other content"))
+            yield StringCommand(write_command(entry), _stdin=text)
+        elif (state.user, state.group, state.mode) != owner:
+            findings.report(f"file {entry.path} is {state.user}:{state.group} {state.mode}")
+            yield f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}"
+
+
+def write_command(entry: File) -> str:
+    """Shell that writes stdin to the entry's path atomically."""
+    quoted, parent = shlex.quote(entry.path), shlex.quote(str(Path(entry.path).parent))
+    return (
+        f'umask 077 && mkdir -p -m 755 {parent} && t=$(mktemp {parent}/.phoenix.XXXXXXXX) && trap \'rm -f "$t"\' EXIT && cat >"$t" '
+        f'&& chown {entry.user}:{entry.group} "$t" && chmod {entry.mode} "$t" && mv -fT "$t" {quoted}'
+    )
+
+
+@operation()
+def absent(paths: list[str]) -> Commands:
+    """The host has none of these paths."""
+    for path in host.get_fact(facts.PathStates, paths=paths):
+        findings.report(f"{path} exists")
+        yield StringCommand("rm", "-rf", "--", QuoteString(path))
+
+
+@operation()
+def packages(names: list[str]) -> Commands:
+    """The host has these Debian packages. Their services are not started by the installation: the deploy starts them, configured."""
+    installed = host.get_fact(facts.PackageVersions, packages=sorted(names))
+    missing = sorted(set(names) - installed.keys())
+    if not missing:
+        return
+    findings.report(f"packages missing: {', '.join(missing)}")
+    # policy-rc.d answering 101 keeps packages from starting their services unconfigured, some of them on public addresses.
+    yield (
+        "set -e; export DEBIAN_FRONTEND=noninteractive; policy=/usr/sbin/policy-rc.d; "
+        "printf '#!/bin/sh\\nexit 101\\n' >$policy; chmod 755 $policy; trap 'rm -f $policy' EXIT; "
+        "apt-get -q -o DPkg::Lock::Timeout=120 update; "
+        "apt-get -qy -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "
+        f"install --no-install-recommends {shlex.join(missing)}"
+    )
+
+
+@operation()
+def service(
+    unit: str,
+    *,
+    restart_on: Iterable[str] = (),
+    reload_on: Iterable[str] = (),
+    enabled: bool = True,
+    restart_if: Callable[[], bool] | None = None,
+    in_container: bool = True,
+) -> Commands:
+    """The unit runs, is enabled, and has read the present content of its files.
+
+    What it has read is judged by time: a file of `restart_on` newer than the unit's start restarts it, one of `reload_on` newer than
+    its start and its last reload reloads it. So a run that failed between writing and restarting is made good by the next.
+    With `in_container=False` a container is left without it: what looks after a kernel has no business there.
+    """
+    restart_files, reload_files = list(restart_on), list(reload_on)
+    state = host.get_fact(facts.Unit, unit=unit, watched=restart_files + reload_files)
+    if state.in_container and not in_container:
+        return
+    if state.load == "not-found" and not context.state.is_executing:
+        findings.report(f"{unit} does not exist")
+        yield f"systemctl enable --now {unit}"
+        return
+    if state.needs_daemon_reload or state.load == "not-found":
+        yield "systemctl daemon-reload"
+    if enabled and state.enabled not in ("enabled", "static", "generated", "alias", "indirect"):
+        findings.report(f"{unit} is not enabled")
+        yield f"systemctl --quiet enable {unit}"
+    stale = [path for path in restart_files if state.changed_at.get(path, 0.0) > state.started_at]
+    if state.active not in ("active", "activating", "reloading"):
+        findings.report(f"{unit} is {state.active}")
+        yield f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
+    elif stale or state.needs_daemon_reload or (restart_if is not None and restart_if()):
+        findings.report(f"{unit} runs with an older {', '.join(stale) or 'unit file'}")
+        yield f"systemctl restart {unit}"
+    else:
+        stale = [path for path in reload_files if state.changed_at.get(path, 0.0) > max(state.started_at, state.reloaded_at)]
+        if stale:
+            findings.report(f"{unit} has not read the present {', '.join(stale)}")
+            yield f"touch {facts.reload_stamp(unit)}.new && systemctl reload {unit} && mv {facts.reload_stamp(unit)}.new {facts.reload_stamp(unit)}"
+
+
+@operation()
+def upload(source: Callable[[], Path], directory: str, *, user: str = "root", group: str = "root") -> Commands:
+    """The host has the content of a local directory at `directory`, complete or not at all; its digest is kept beside it.
+
+    `source` is called when the operation runs and only then: it may have to download or build first.
+    """
+    local = source()
+    entries = sorted(path for path in local.rglob("*") if path.is_file())
+    digest = hashlib.sha256()
+    for path in entries:
+        digest.update(f"{path.relative_to(local)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    stamp = File(f"{directory}/.phoenix-digest", digest.hexdigest())
+    state = host.get_fact(facts.PathStates, paths=[stamp.path]).get(stamp.path)
+    if state and state.digest == hashlib.sha256(_text(stamp.content).encode()).hexdigest():
+        return
+    findings.report(f"{directory} is " + ("out of date" if state else "missing"))
+    yield f"rm -rf {directory}.new && install -d -o {user} -g {group} -m 755 {directory}.new"
+    yield from _put_archive(local, entries, directory, user, group)
+    yield StringCommand(write_command(File(f"{directory}.new/.phoenix-digest", "", user, group)), _stdin=_text(stamp.content))
+    yield f"rm -rf {directory}.old && if test -e {directory}; then mv -T {directory} {directory}.old; fi && mv -T {directory}.new {directory} && rm -rf {directory}.old"
+
+
+def _put_archive(local: Path, entries: list[Path], directory: str, user: str, group: str) -> Generator[Any, None, None]:
+    """Send files as one tar archive: one transfer instead of one for each file."""
+    buffer = BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in entries:
+            archive.add(path, arcname=str(path.relative_to(local)))
+    buffer.seek(0)
+    yield FileUploadCommand(buffer, f"{directory}.new/.archive.tar", remote_temp_filename=f"{directory}.new/.archive.tar")
+    yield f"cd {directory}.new && tar -xf .archive.tar --no-same-owner && rm .archive.tar && chown -R {user}:{group} . && chmod -R u=rwX,go=rX ."
+
+
+def refusal(message: str) -> StringCommand:
+    """A command that fails on the host with `message`: the thing, the reason, the next step. Stops this host, not the others."""
+    return StringCommand("printf '%s\\n'", QuoteString(message), ">&2; false")

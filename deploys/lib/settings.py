@@ -1,0 +1,364 @@
+"""Settings: what the inventory says, typed and checked before the first host is touched.
+
+Every setting is one variable with its service's prefix (`postgresql_version`), in `inventory/group_data/<group>.py` with the comment that
+explains it, or overridden for a group or a host in the inventory itself (pyinfra's precedence: host, then group, then `all`).
+A model below declares the type, unit and range of each. Deploys call `of(host)`; the command line calls `load(inventory)`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import ipaddress
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pyinfra.api import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUP_DATA = ROOT / "inventory" / "group_data"
+POSTGRESQL_VERSIONS = (16, 17, 18)
+
+S = TypeVar("S", bound="Service")
+
+# Data that pyinfra's own connector reads; Phoenix passes it on.
+CONNECTOR_PREFIXES = ("ssh_", "_")
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; the text is a line for each: file, key, reason, next step."""
+
+
+def _address(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+def _network(value: str) -> str:
+    return str(ipaddress.ip_network(value))
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Model(BaseModel):
+    """Base of all settings: unknown keys are refused, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Service(Model):
+    """Settings that share a prefix in the inventory: field `version` of prefix `postgresql` is `postgresql_version` there."""
+
+    prefix: ClassVar[str]
+
+
+class AptSource(Model):
+    """A vendor's Debian repository. A mirror replaces `uris`; the key stays the vendor's."""
+
+    uris: list[str] = Field(min_length=1)
+    suites: list[str] = Field(min_length=1)
+    components: list[str] = Field(min_length=1)
+    key_url: str
+    """Where the host fetches the signing key."""
+    key_fingerprint: str = Field(pattern=r"^[0-9A-F]{40}$")
+    """40 hexadecimal digits; a key that does not match is refused."""
+
+
+class HostSettings(Service):
+    """What every host has."""
+
+    prefix = "host"
+
+    address: Address
+    """The address at which the other hosts reach this one (tailnet or private network)."""
+    memory_mb: int | None = Field(default=None, ge=1024)
+    """RAM to size services for, in MB; None takes what the host has."""
+    ssh_networks: list[Network] = Field(min_length=1)
+    """Networks that may reach SSH."""
+    service_networks: list[Network] = Field(min_length=1)
+    """Networks that may reach the services: the tailnet, or a private network."""
+    operator: str = Field(pattern=r"^[a-z_][a-z0-9_-]*$")
+    operator_keys: list[str] = Field(min_length=1)
+    """Public SSH keys of the people who operate the platform."""
+    timezone: str
+    journal_max_mb: int = Field(ge=50)
+    min_free_mb: int = Field(ge=100)
+    """A deploy is refused when a host has less free disk than this."""
+    apt_sources: dict[str, AptSource] = Field(default_factory=dict)
+    secrets_file: str
+    """The secret store of this inventory; relative paths are relative to the checkout."""
+
+
+class EtcdSettings(Service):
+    prefix = "etcd"
+
+    cluster_name: str
+    client_port: Port
+    peer_port: Port
+
+
+class PostgresqlSettings(Service):
+    prefix = "postgresql"
+
+    version: Literal[16, 17, 18]
+    packages: list[str] = Field(min_length=1)
+    """Debian packages, `{version}` stands for the major version."""
+    extensions: list[str] = Field(min_length=1)
+    timescaledb_license: Literal["timescale", "apache"]
+    """`apache` where only the Apache edition of TimescaleDB is packaged (Debian); it lacks compression and continuous aggregates."""
+    port: Port
+    max_connections: int = Field(ge=20, le=10_000)
+    memory_share: float = Field(gt=0.1, le=0.9)
+    """Share of the host's RAM that is PostgreSQL's; the rest is for the host's other services."""
+    wal_keep_gb: float = Field(gt=0)
+    """Disk that WAL may take: max_wal_size, and the bound for replication slots."""
+    cluster_name: str
+    patroni_port: Port
+    failover_ttl_s: int = Field(ge=20)
+    loop_wait_s: int = Field(ge=1)
+    retry_timeout_s: int = Field(ge=3)
+    parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further postgresql.conf parameters; they win over the sized ones."""
+
+
+class FlywaySettings(Service):
+    prefix = "flyway"
+
+    version: str
+
+
+class ExporterSettings(Service):
+    prefix = "exporter"
+
+    port: Port
+    node_port: Port
+    postgres_port: Port
+
+
+class EmailReceiver(Model):
+    to: list[str] = Field(min_length=1)
+    sender: str
+    smarthost: str = Field(pattern=r"^[^:]+:\d+$")
+    username: str | None = None
+    password_secret: str | None = None
+    """Name of the SMTP password in the secret store."""
+
+
+class WebhookReceiver(Model):
+    url: str = Field(pattern=r"^https?://")
+
+
+class Receiver(Model):
+    """Who is told of alerts of the given severities: exactly one of `email` and `webhook`."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    severities: list[Literal["critical", "warning", "info", "watchdog"]] = Field(min_length=1)
+    email: EmailReceiver | None = None
+    webhook: WebhookReceiver | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.email is None) == (self.webhook is None):
+            raise ValueError("give exactly one of email and webhook")
+        return self
+
+
+class MonitoringSettings(Service):
+    prefix = "monitoring"
+
+    prometheus_port: Port
+    alertmanager_port: Port
+    scrape_interval_s: int = Field(ge=1, le=120)
+    retention_days: int = Field(ge=1)
+    receivers: list[Receiver] = Field(min_length=1)
+    runbook_url: str = Field(pattern=r"^https?://.*/$")
+    """Where docs/runbooks is readable; alerts link to it. Ends with a slash."""
+    rules: dict[str, float | bool] = Field(default_factory=dict)
+    """Thresholds of the alert rules, over the defaults in templates/prometheus."""
+
+
+class WorldSettings(Service):
+    prefix = "world"
+
+    alert_receiver_port: Port
+
+
+SERVICES: dict[str, type[Service]] = {
+    model.prefix: model
+    for model in (
+        HostSettings,
+        EtcdSettings,
+        PostgresqlSettings,
+        FlywaySettings,
+        ExporterSettings,
+        MonitoringSettings,
+        WorldSettings,
+    )
+}
+"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `world`) says which hosts run the service."""
+
+
+@dataclass(frozen=True)
+class PlatformHost:
+    """One host of an inventory with its checked settings."""
+
+    name: str
+    groups: frozenset[str]
+    data: Mapping[str, Any]
+    settings: Mapping[str, Service]
+
+    def __getitem__(self, model: type[S]) -> S:
+        settings = self.settings[model.prefix]
+        assert isinstance(settings, model)  # noqa: S101 - for the type checker; SERVICES maps prefix to model
+        return settings
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A whole inventory, checked."""
+
+    inventory: Path
+    hosts: Mapping[str, PlatformHost]
+
+    def group(self, name: str) -> list[PlatformHost]:
+        """Hosts of a group, in the inventory's order."""
+        return [host for host in self.hosts.values() if name in host.groups]
+
+    @property
+    def secrets_file(self) -> Path:
+        """The inventory's secret store."""
+        first = next(iter(self.hosts.values()))
+        return ROOT / first[HostSettings].secrets_file
+
+
+def of(host: Host, model: type[S]) -> S:
+    """The checked settings of `model`'s service for pyinfra's `host`. Raises SettingsError."""
+    return _check_host(
+        host.name,
+        dict(host.data.dict()),  # type: ignore[no-untyped-call]
+        [model],
+        source=host.name,
+    )[model.prefix]  # type: ignore[return-value]
+
+
+def load(inventory: Path) -> Platform:
+    """Read and check a whole inventory file. Raises SettingsError naming every fault at once."""
+    groups, group_data, host_data = _read_inventory(inventory)
+    for path in sorted(GROUP_DATA.glob("*.py")):
+        group_data[path.stem] = group_data.get(path.stem, {}) | _variables(path)
+    hosts: dict[str, PlatformHost] = {}
+    faults: list[str] = []
+    for name in host_data:
+        members = frozenset(group for group, names in groups.items() if name in names) | {inventory.stem}
+        merged: dict[str, Any] = dict(group_data.get("all", {}))
+        for group in sorted(members & group_data.keys()):
+            merged |= group_data[group]
+        merged |= host_data[name]
+        needed = [
+            model for prefix, model in SERVICES.items() if model is HostSettings or any(key.startswith(f"{prefix}_") for key in merged)
+        ]
+        try:
+            checked = _check_host(name, merged, needed, source=str(inventory))
+        except SettingsError as error:
+            faults.append(str(error))
+            continue
+        hosts[name] = PlatformHost(name, members, merged, checked)
+    if faults:
+        raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
+    return Platform(inventory, hosts)
+
+
+def _variables(path: Path) -> dict[str, Any]:
+    try:
+        content = runpy.run_path(str(path))
+    except Exception as error:
+        raise SettingsError(f"{_shown(path)} cannot be read ({type(error).__name__}: {error}): mend the file.") from None
+    imported = _imported_names(path)
+    return {key: value for key, value in content.items() if not key.startswith("_") and key not in imported}
+
+
+def _imported_names(path: Path) -> set[str]:
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+
+
+def _read_inventory(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Groups (name to host names), each group's and each host's data, with pyinfra's meaning of an inventory file."""
+    if not path.is_file():
+        known = ", ".join(sorted(_shown(file) for file in (ROOT / "inventory").glob("*.py")))
+        raise SettingsError(f"{_shown(path)} does not exist: choose an inventory with -i (there are: {known}).")
+    groups: dict[str, list[str]] = {}
+    group_data: dict[str, dict[str, Any]] = {}
+    hosts: dict[str, dict[str, Any]] = {}
+    for group, value in _variables(path).items():
+        members, shared = value if isinstance(value, tuple) else (value, {})
+        if not isinstance(members, list):
+            continue
+        groups[group], group_data[group] = [], shared
+        for member in members:
+            name, data = member if isinstance(member, tuple) else (member, {})
+            groups[group].append(name)
+            hosts.setdefault(name, {}).update(data)
+    if not hosts:
+        raise SettingsError(f'{_shown(path)} names no host: add one to a list such as postgresql = [("vps1", {{...}})].')
+    return groups, group_data, hosts
+
+
+def _check_host(name: str, data: dict[str, Any], models: list[type[Service]], *, source: str) -> dict[str, Service]:
+    faults: list[str] = []
+    checked: dict[str, Service] = {}
+    for model in models:
+        start = f"{model.prefix}_"
+        values = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
+        try:
+            checked[model.prefix] = model.model_validate(values)
+        except ValidationError as error:
+            faults += [_fault(name, model, fault, source) for fault in error.errors()]
+    if len(models) > 1:  # the whole host: nothing may be left over
+        known = tuple(f"{prefix}_" for prefix in SERVICES) + CONNECTOR_PREFIXES
+        faults += [
+            f"{_origin(key, source)}: host {name}: {key} belongs to no service: known prefixes are {', '.join(SERVICES)}."
+            for key in data
+            if not key.startswith(known)
+        ]
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return checked
+
+
+def _fault(host: str, model: type[Service], fault: Any, source: str) -> str:
+    """One sentence for one pydantic error: file, host, key, reason, next step."""
+    field, *rest = [str(part) for part in fault["loc"]] or [""]
+    key = f"{model.prefix}_{field}" if field else model.prefix
+    path = ".".join([key, *rest])
+    where = f"{_origin(key, source)}: host {host}: "
+    if fault["type"] == "extra_forbidden" and not rest:
+        near = difflib.get_close_matches(field, model.model_fields, n=1)
+        hint = f"did you mean {model.prefix}_{near[0]}?" if near else f"remove it; {model.prefix} has {', '.join(model.model_fields)}."
+        return f"{where}{path} is not a setting: {hint}"
+    if fault["type"] == "missing":
+        return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {source}."
+    reason = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{where}{path} is {fault['input']!r}, refused: {reason[:1].lower()}{reason[1:]}."
+
+
+def _origin(key: str, source: str) -> str:
+    """The file that sets `key`: the group_data file that assigns it, else the inventory."""
+    inventory = Path(source)
+    if inventory.is_file() and key in inventory.read_text(encoding="utf-8"):
+        return _shown(inventory)
+    for path in sorted(GROUP_DATA.glob("*.py")):
+        if any(line.startswith(f"{key} ") or line.startswith(f"{key}:") for line in path.read_text(encoding="utf-8").splitlines()):
+            return _shown(path)
+    return _shown(inventory)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)

@@ -1,0 +1,63 @@
+"""Sizes of PostgreSQL from a host's RAM and cores; written once, applied by the deploy, tested with a table of machines.
+
+Sources: PostgreSQL documentation, chapters 19.4 (resources), 19.5 (WAL) and 24.1 (vacuum); timescaledb-tune for worker counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GB_MB = 1024
+
+
+@dataclass(frozen=True)
+class PostgresqlSize:
+    """Parameters that follow from the machine. Memory in MB."""
+
+    shared_buffers_mb: int
+    effective_cache_size_mb: int
+    work_mem_mb: int
+    maintenance_work_mem_mb: int
+    autovacuum_work_mem_mb: int
+    wal_buffers_mb: int
+    min_wal_size_mb: int
+    max_wal_size_mb: int
+    max_worker_processes: int
+    max_parallel_workers: int
+    max_parallel_workers_per_gather: int
+    max_parallel_maintenance_workers: int
+    autovacuum_max_workers: int
+
+    def parameters(self) -> dict[str, str | int]:
+        """As postgresql.conf names and units."""
+        return {key.removesuffix("_mb"): f"{value}MB" if key.endswith("_mb") else value for key, value in vars(self).items()}
+
+
+def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connections: int, wal_keep_gb: float) -> PostgresqlSize:
+    """Sizes for a server that may use `memory_share` of `memory_mb`.
+
+    A quarter of the budget is shared buffers, three quarters are what the planner may expect to find cached. Of what is left after the
+    buffers, half is for sorts: an active query uses about two nodes of work_mem, and one connection in ten is active at a time. An
+    eighth is for one maintenance command, a thirty-second for each autovacuum worker.
+    """
+    budget = int(memory_mb * memory_share)
+    shared_buffers = max(128, budget // 4)
+    sorting = (budget - shared_buffers) // 2
+    parallel = max(2, cores)
+    max_wal = int(wal_keep_gb * GB_MB / 2)
+    return PostgresqlSize(
+        shared_buffers_mb=shared_buffers,
+        effective_cache_size_mb=max(256, budget * 3 // 4),
+        work_mem_mb=min(256, max(4, sorting // (2 * max(1, max_connections // 10)))),
+        maintenance_work_mem_mb=min(2 * GB_MB, max(64, budget // 8)),
+        autovacuum_work_mem_mb=min(512, max(32, budget // 32)),
+        wal_buffers_mb=16,
+        min_wal_size_mb=max(80, max_wal // 4),
+        max_wal_size_mb=max(160, max_wal),
+        # Parallel workers, and beside them: TimescaleDB (launcher, one scheduler and its jobs), pg_cron (launcher and jobs), logical replication.
+        max_worker_processes=parallel + 16,
+        max_parallel_workers=parallel,
+        max_parallel_workers_per_gather=min(4, max(1, cores // 2)),
+        max_parallel_maintenance_workers=min(4, max(1, cores // 2)),
+        autovacuum_max_workers=min(6, max(3, cores // 2)),
+    )

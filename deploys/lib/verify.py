@@ -1,0 +1,19 @@
+"""Checks at the end of a deploy: it ends green only when the service answers. A check that passes is not a change."""
+
+from __future__ import annotations
+
+from pyinfra import context, host
+from pyinfra.api import operation
+
+from deploys.lib import facts, findings
+from deploys.lib.operations import Commands, refusal
+
+
+@operation()
+def answers(script: str, *, seconds: int, problem: str) -> Commands:
+    """The shell `script` succeeds within `seconds`; otherwise the host fails with `problem` (the thing, the reason, the next step)."""
+    attempts = max(1, seconds * 2) if context.state.is_executing else 1
+    loop = f"for _ in $(seq {attempts}); do if {{ {script}; }} >/dev/null 2>&1; then exit 0; fi; sleep 0.5; done; exit 1"
+    if host.get_fact(facts.Output, script=loop).endswith(facts.FAILED):
+        findings.report(problem)
+        yield refusal(problem)

@@ -1,0 +1,114 @@
+"""The database `phoenix`: exists, belongs to nobody's login, has its extensions at their packaged versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import deploy, operation
+
+from deploys.lib import findings, hosts
+from deploys.lib.operations import Commands
+from deploys.lib.settings import ROOT, PostgresqlSettings
+from deploys.postgresql import patroni
+from deploys.postgresql.psql import Query, execute, execute_outside_transaction, identifier
+
+NAME = "phoenix"
+BOOTSTRAP = ROOT / "sql" / "bootstrap.sql"
+
+# Nobody may enter the cluster's other databases but who works there: PUBLIC may, as PostgreSQL makes them.
+OTHERS = {"postgres": {"monitor", "rewind"}, "template1": set()}
+
+DATABASES = """
+SELECT json_object_agg(d.datname, (
+    SELECT coalesce(json_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'public' ELSE a.grantee::regrole::text END), '[]')
+    FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+    WHERE a.privilege_type IN ('CONNECT', 'TEMPORARY') AND a.grantee <> d.datdba))
+FROM pg_database d WHERE d.datname IN ('phoenix', 'postgres', 'template1')
+"""
+
+EXTENSIONS = """
+SELECT coalesce(json_object_agg(a.name, json_build_object('installed', a.installed_version, 'packaged', a.default_version)), '{}')
+FROM pg_available_extensions a
+"""
+
+
+@deploy("Database")
+def database() -> None:
+    """The database with its extensions is ready for the schema."""
+    exists(name="Database phoenix, closed to the public")
+    extensions(name="Extensions")
+    bootstrap(name="What the schema's owner may do")
+
+
+@operation()
+def exists() -> Commands:
+    """The database exists, and PUBLIC may not enter the cluster's other ones."""
+    if not patroni.is_leader():
+        return
+    present: dict[str, list[str]] = host.get_fact(Query, sql=DATABASES) or {}
+    if NAME not in present:
+        findings.report(f"database {NAME} is missing")
+        yield execute_outside_transaction(f"CREATE DATABASE {NAME} ENCODING 'UTF8' TEMPLATE template0;")
+    for database_name, wanted in OTHERS.items():
+        allowed = set(present.get(database_name, ["public"]))
+        statements = [
+            f"REVOKE ALL ON DATABASE {database_name} FROM {role if role == 'public' else identifier(role)};"
+            for role in sorted(allowed - wanted)
+        ]
+        statements += [f"GRANT CONNECT ON DATABASE {database_name} TO {identifier(role)};" for role in sorted(wanted - allowed)]
+        if statements:
+            findings.report(f"database {database_name} may be entered by {', '.join(sorted(allowed)) or 'nobody'}")
+            yield execute("\n".join(statements))
+
+
+@operation()
+def extensions() -> Commands:
+    """Each extension of the settings is installed, at the version that its package brings."""
+    if not patroni.is_leader():
+        return
+    available: dict[str, Any] = host.get_fact(Query, sql=EXTENSIONS, database=NAME) or {}
+    statements = []
+    for name in hosts.settings(PostgresqlSettings).extensions:
+        state = available.get(name, {"installed": None, "packaged": None})
+        if state["installed"] is None:
+            findings.report(f"extension {name} is missing")
+            statements.append(f"CREATE EXTENSION {identifier(name)};")
+        elif state["installed"] != state["packaged"]:
+            findings.report(f"extension {name} is at {state['installed']}, its package at {state['packaged']}")
+            statements.append(f"ALTER EXTENSION {identifier(name)} UPDATE;")
+    # A session of its own for each: TimescaleDB refuses to be updated by one that has used it.
+    for statement in statements:
+        yield execute(statement, database=NAME)
+
+
+@operation()
+def bootstrap() -> Commands:
+    """The database is as `sql/bootstrap.sql` makes it: what only a superuser can grant."""
+    if not patroni.is_leader():
+        return
+    lacking: list[str] | None = host.get_fact(Query, sql=BOOTSTRAP_CHECK, database=NAME)
+    if lacking is None or lacking:
+        findings.report(f"database {NAME}: " + ", ".join(lacking or ["not prepared for the schema"]))
+        yield execute(BOOTSTRAP.read_text(encoding="utf-8"), database=NAME)
+
+
+# What bootstrap.sql brings about, asked of the catalogue: what is not so.
+BOOTSTRAP_CHECK = """
+SELECT coalesce(json_agg(what), '[]') FROM (VALUES
+    ('schema phoenix does not belong to phoenix_owner',
+        (SELECT count(*) = 1 FROM pg_namespace WHERE nspname = 'phoenix' AND nspowner = 'phoenix_owner'::regrole)),
+    ('PUBLIC may use the database or a schema of it',
+        NOT EXISTS (SELECT FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE datname = 'phoenix' AND a.grantee = 0)
+        AND NOT EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'phoenix' AND a.grantee = 0)
+        AND NOT has_schema_privilege('public_api', 'public', 'CREATE')),
+    ('a role lacks the right to connect',
+        (SELECT bool_and(has_database_privilege(role, 'phoenix', 'CONNECT') AND has_schema_privilege(role, 'phoenix', 'USAGE'))
+         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api']) role)),
+    ('phoenix_board may not work in schema phoenix', has_schema_privilege('phoenix_board', 'phoenix', 'CREATE')),
+    ('architect may not use pg_cron', has_schema_privilege('architect', 'cron', 'USAGE')),
+    ('the search path is not set',
+        EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+                WHERE d.datname = 'phoenix' AND s.setrole = 0 AND 'search_path=phoenix, public' = ANY (s.setconfig)))
+) AS checks (what, good) WHERE good IS NOT TRUE
+"""

@@ -1,0 +1,247 @@
+"""Patroni runs PostgreSQL: it makes the cluster, starts, configures and, once there are several hosts, fails it over."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import deploy, operation
+
+from deploys import base, tls
+from deploys.lib import facts, findings, hosts, sizing, verify
+from deploys.lib.operations import Commands, Directory, File, files, service, template
+from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings
+
+CONFIG = "/etc/patroni/config.yml"
+DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
+CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
+
+# Parameters that have to be the same on all members: Patroni takes them from its store only.
+SHARED = (
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_worker_processes",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_replication_slots",
+    "wal_level",
+    "wal_log_hints",
+    "track_commit_timestamp",
+)
+
+
+def packages() -> list[str]:
+    """Debian packages of the server and of Patroni."""
+    settings = hosts.settings(PostgresqlSettings)
+    return [name.format(version=settings.version) for name in settings.packages] + ["patroni", "python3-etcd", "python3-psycopg2"]
+
+
+@deploy("No cluster of the package's own")
+def prepare() -> None:
+    """Keep the server package from making a cluster at installation: it would lack checksums and Patroni would not know it."""
+    files(name="No automatic cluster", entries=[File(CREATE_CLUSTER, template("postgresql/createcluster.conf.j2"))])
+
+
+@deploy("PostgreSQL under Patroni")
+def patroni() -> None:
+    """The cluster exists, runs with this configuration, and one member leads. Restarts only what PostgreSQL says must be restarted."""
+    settings = hosts.settings(PostgresqlSettings)
+    tls.readers(name="PostgreSQL may read the host's key", users=["postgres"])
+    files(
+        name="Configuration",
+        entries=[
+            Directory("/etc/patroni", "postgres", "postgres", "700"),
+            File(CONFIG, template("postgresql/patroni.yml.j2", **_values(settings)), "postgres", "postgres", "600"),
+            File(DROP_IN, template("postgresql/patroni.service.conf.j2")),
+        ],
+    )
+    service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
+    verify.answers(
+        name="A leader is elected",
+        script=f'curl -sf --cacert {tls.CA} {_url(settings)}/health && curl -sf --cacert {tls.CA} {_url(settings)}/cluster | grep -q \'"role": *"leader"\'',
+        seconds=120,
+        problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
+    )
+    shared_configuration(name="Configuration shared by the members")
+    restart_when_pending(name="Restart if parameters wait for one")
+    verify.answers(
+        name="PostgreSQL answers over TLS",
+        script=f"runuser -u postgres -- psql -XAtqc 'SELECT 1' && openssl s_client -starttls postgres -connect 127.0.0.1:{settings.port} "
+        f"-CAfile {tls.CA} -verify_return_error -brief </dev/null",
+        seconds=30,
+        problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
+    )
+
+
+def is_leader() -> bool:
+    """Whether the present host's member leads now. In a dry run of a bare host nobody does."""
+    settings = hosts.settings(PostgresqlSettings)
+    return not host.get_fact(facts.Output, script=f"curl -sf -o /dev/null --cacert {tls.CA} {_url(settings)}/primary").endswith(
+        facts.FAILED
+    )
+
+
+def size() -> sizing.PostgresqlSize:
+    """Sizes for the present host."""
+    settings = hosts.settings(PostgresqlSettings)
+    return sizing.postgresql(
+        memory_mb=base.memory_mb(),
+        cores=host.get_fact(facts.Resources).cores,
+        memory_share=settings.memory_share,
+        max_connections=settings.max_connections,
+        wal_keep_gb=settings.wal_keep_gb,
+    )
+
+
+def parameters() -> dict[str, Any]:
+    """All of postgresql.conf that Phoenix sets, for the present host."""
+    settings = hosts.settings(PostgresqlSettings)
+    newer: dict[str, Any] = {"sync_replication_slots": True} if settings.version >= 17 else {}
+    return {
+        **size().parameters(),
+        **newer,
+        "max_connections": settings.max_connections,
+        "max_locks_per_transaction": 256,  # hypertables and partitions take a lock for each chunk
+        "max_prepared_transactions": 0,
+        "max_wal_senders": 12,
+        "max_replication_slots": 12,
+        "wal_level": "logical",
+        "wal_log_hints": True,
+        "track_commit_timestamp": False,
+        "huge_pages": "try",
+        "wal_compression": "lz4",
+        "checkpoint_timeout": "15min",
+        "max_slot_wal_keep_size": f"{int(settings.wal_keep_gb * 1024)}MB",
+        "hot_standby_feedback": True,
+        "random_page_cost": 1.1,
+        "effective_io_concurrency": 200,
+        "default_toast_compression": "lz4",
+        "jit": False,  # most statements here are shorter than compiling them
+        "autovacuum_vacuum_scale_factor": 0.05,
+        "autovacuum_analyze_scale_factor": 0.02,
+        "autovacuum_vacuum_cost_limit": 1000,
+        "idle_in_transaction_session_timeout": "5min",
+        "statement_timeout": 0,
+        "lock_timeout": 0,
+        "tcp_keepalives_idle": 60,
+        "tcp_keepalives_interval": 10,
+        "tcp_keepalives_count": 3,
+        "ssl": True,
+        "ssl_ca_file": tls.CA,
+        "ssl_cert_file": tls.CERTIFICATE,
+        "ssl_key_file": tls.KEY,
+        "ssl_min_protocol_version": "TLSv1.2",
+        "password_encryption": "scram-sha-256",
+        "log_destination": "stderr",
+        "logging_collector": False,  # the journal keeps the log
+        "log_line_prefix": "%q%u@%d/%a ",
+        "log_checkpoints": True,
+        "log_connections": True,
+        "log_disconnections": True,
+        "log_lock_waits": True,
+        "log_temp_files": "32MB",
+        "log_min_duration_statement": "1s",
+        "log_autovacuum_min_duration": "10s",
+        # Values that clients send stay out of the log: some of them are personal.
+        "log_parameter_max_length": 0,
+        "log_parameter_max_length_on_error": 0,
+        "shared_preload_libraries": "timescaledb,pg_cron,pgaudit,pg_stat_statements",
+        "timescaledb.license": settings.timescaledb_license,
+        "timescaledb.telemetry_level": "off",
+        "cron.database_name": "phoenix",
+        # pg_cron cannot log in under scram; with workers of its own it need not.
+        "cron.use_background_workers": True,
+        "cron.timezone": "UTC",
+        "pgaudit.log": "role,ddl",
+        "pgaudit.log_parameter": False,
+        "pg_stat_statements.max": 5000,
+        "pg_stat_statements.track": "top",
+        "pg_stat_statements.track_utility": False,
+        "track_io_timing": True,
+        "track_functions": "pl",
+        **settings.parameters,
+    }
+
+
+def dynamic_configuration() -> dict[str, Any]:
+    """What Patroni keeps in its store for all members."""
+    settings = hosts.settings(PostgresqlSettings)
+    return {
+        "ttl": settings.failover_ttl_s,
+        "loop_wait": settings.loop_wait_s,
+        "retry_timeout": settings.retry_timeout_s,
+        "maximum_lag_on_failover": 1_048_576,
+        "primary_start_timeout": 0,
+        "primary_stop_timeout": 5,
+        "synchronous_mode": len(hosts.members("postgresql")) > 1,
+        "postgresql": {
+            "use_pg_rewind": True,
+            "use_slots": True,
+            "parameters": {key: value for key, value in parameters().items() if key in SHARED},
+        },
+    }
+
+
+@operation()
+def shared_configuration() -> Commands:
+    """Patroni's store holds `dynamic_configuration`; keys that Phoenix does not set stay as they are."""
+    url = f"{_url(hosts.settings(PostgresqlSettings))}/config"
+    present = host.get_fact(facts.Json, script=f"curl -sf --cacert {tls.CA} {url}")
+    wanted = dynamic_configuration()
+    if present is None or not _contains(present, wanted):
+        findings.report("Patroni's shared configuration differs: " + ", ".join(_differences(present or {}, wanted)))
+        yield f"{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
+
+
+@operation()
+def restart_when_pending() -> Commands:
+    """PostgreSQL is restarted, here and now, when parameters wait for it, and only then."""
+    settings = hosts.settings(PostgresqlSettings)
+    # Patroni notices within one loop; the catalogue knows at once.
+    waiting = host.get_fact(
+        facts.Output,
+        script="runuser -u postgres -- psql -XAtqc \"SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart\" 2>/dev/null || true",
+    ).strip()
+    if waiting:
+        findings.report(f"PostgreSQL waits for a restart to take over {waiting}")
+        yield f"{_curl()} -X POST {_url(settings)}/restart --data-binary '{{}}' --max-time 120"
+
+
+def _contains(present: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return isinstance(present, dict) and all(key in present and _contains(present[key], value) for key, value in wanted.items())
+    return bool(present == wanted)
+
+
+def _differences(present: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    return [key for key, value in wanted.items() if not _contains(present.get(key), value)]
+
+
+def _url(settings: PostgresqlSettings) -> str:
+    return f"https://127.0.0.1:{settings.patroni_port}"
+
+
+def _curl() -> str:
+    return f"curl -sSf -o /dev/null --max-time 30 --cacert {tls.CA} --cert {tls.CERTIFICATE} --key {tls.KEY} -H 'Content-Type: application/json'"
+
+
+def _values(settings: PostgresqlSettings) -> dict[str, Any]:
+    own = hosts.settings(HostSettings)
+    etcd_port = hosts.settings(EtcdSettings).client_port if "etcd" in host.groups else 2379
+    secret: Callable[[str], Callable[[], str]] = lambda name: lambda: hosts.secrets().get(name)  # noqa: E731
+    return {
+        "cfg": settings,
+        "name": str(host.name),
+        "address": own.address,
+        "networks": own.service_networks,
+        "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
+        "tls": tls,
+        "members": [hosts.address(member) for member in hosts.members("postgresql")],
+        "dynamic": dynamic_configuration,
+        "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
+        "replicator_password": secret("postgresql/replicator"),
+        "rewind_password": secret("postgresql/rewind"),
+    }

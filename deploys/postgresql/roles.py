@@ -1,0 +1,143 @@
+"""Roles of the cluster, repaired when they drift: attributes, memberships, passwords. Rights inside the database are in sql/R__*."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import deploy, operation
+
+from deploys.lib import findings, hosts, scram
+from deploys.lib.operations import Commands
+from deploys.postgresql import patroni
+from deploys.postgresql.psql import Query, execute, identifier, literal
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role as it has to be. A login's password is the secret `postgresql/<name>`."""
+
+    name: str
+    login: bool = True
+    replication: bool = False
+    connections: int = -1
+    """Connection limit, -1 for none."""
+    inherits: bool = True
+    """Whether memberships give their rights at once, or only after SET ROLE."""
+    member_of: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Session defaults."""
+
+
+ROLES = (
+    # Owns the few functions and views that see every task on purpose; the owner of the schema becomes it only to make them.
+    Role("phoenix_board", login=False),
+    Role("phoenix_owner", login=False, member_of=("phoenix_board",), inherits=False),
+    Role("architect", member_of=("phoenix_owner",)),
+    Role("samurai_agent", settings={"statement_timeout": "30s", "idle_in_transaction_session_timeout": "1min"}),
+    # The exporters read with it, over and over: it may neither pile up nor write.
+    Role(
+        "monitor", connections=10, member_of=("pg_monitor",), settings={"default_transaction_read_only": "on", "statement_timeout": "10s"}
+    ),
+    Role("public_api", connections=50, settings={"default_transaction_read_only": "on", "statement_timeout": "5s"}),
+    Role("replicator", replication=True),
+    Role("rewind"),
+)
+
+# What pg_rewind needs of a source server when its login is no superuser (PostgreSQL documentation, pg_rewind, notes).
+REWIND_FUNCTIONS = (
+    "pg_ls_dir(text, boolean, boolean)",
+    "pg_stat_file(text, boolean)",
+    "pg_read_binary_file(text)",
+    "pg_read_binary_file(text, bigint, bigint, boolean)",
+)
+
+PRESENT = """
+SELECT coalesce(json_object_agg(r.rolname, json_build_object(
+    'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
+    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
+    'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
+    'settings', (SELECT coalesce(json_agg(c ORDER BY c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0)
+)), '{}') FROM pg_roles r JOIN pg_authid a USING (oid) WHERE r.rolname !~ '^pg_'
+"""
+
+REWIND_MISSING = "SELECT coalesce(json_agg(f), '[]') FROM unnest(ARRAY[{}]) f WHERE NOT has_function_privilege('rewind', f, 'EXECUTE')"
+
+
+@deploy("Roles")
+def roles() -> None:
+    """The cluster's roles are exactly as described above."""
+    described(name="Roles as described")
+    rewind_functions(name="pg_rewind may read what it needs")
+
+
+@operation()
+def described() -> Commands:
+    """Each role exists with its attributes, memberships, session defaults and password, and with no more."""
+    if not patroni.is_leader():
+        return
+    present: dict[str, Any] = host.get_fact(Query, sql=PRESENT) or {}
+    statements: list[str] = []
+    for role in ROLES:
+        for what, sql in repairs(
+            role, present.get(role.name), password=hosts.secrets().get(f"postgresql/{role.name}") if role.login else None
+        ):
+            findings.report(f"role {role.name}: {what}")
+            statements.append(sql)
+    if statements:
+        # The statements carry verifiers; keep them, and the audit of them, out of the log.
+        yield execute("SET LOCAL log_statement = 'none';\nSET LOCAL pgaudit.log = 'none';\n" + "\n".join(statements))
+
+
+@operation()
+def rewind_functions() -> Commands:
+    """The role `rewind` may run the functions that pg_rewind calls."""
+    if not patroni.is_leader():
+        return
+    missing = host.get_fact(Query, sql=REWIND_MISSING.format(", ".join(literal(f) for f in REWIND_FUNCTIONS)))
+    if missing:
+        findings.report(f"rewind lacks {', '.join(missing)}")
+        yield execute("\n".join(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO rewind;" for function in missing))
+
+
+def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | None) -> list[tuple[str, str]]:
+    """What differs (in words, with the SQL that mends it) between a role as described and `present` (a row of PRESENT, or None)."""
+    name = identifier(role.name)
+    found: list[tuple[str, str]] = []
+    if present is None:
+        found.append(("is missing", f"CREATE ROLE {name};"))
+        present = {
+            "login": None,
+            "replication": False,
+            "connections": -1,
+            "verifier": None,
+            "powers": False,
+            "member_of": [],
+            "settings": [],
+        }
+    if (present["login"], present["replication"], present["connections"], present["powers"]) != (
+        role.login,
+        role.replication,
+        role.connections,
+        False,
+    ):
+        attributes = (
+            "LOGIN" if role.login else "NOLOGIN",
+            "REPLICATION" if role.replication else "NOREPLICATION",
+            f"CONNECTION LIMIT {role.connections}",
+        )
+        found.append(
+            ("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT {' '.join(attributes)};")
+        )
+    if password is not None and not scram.matches(present["verifier"], password):
+        found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
+    for group in sorted(set(role.member_of) - set(present["member_of"])):
+        found.append((f"is not in {group}", f"GRANT {identifier(group)} TO {name} WITH INHERIT {str(role.inherits).upper()}, SET TRUE;"))
+    for group in sorted(set(present["member_of"]) - set(role.member_of)):
+        found.append((f"is in {group}", f"REVOKE {identifier(group)} FROM {name};"))
+    if set(present["settings"]) != {f"{key}={value}" for key, value in role.settings.items()}:
+        sets = [f"ALTER ROLE {name} SET {identifier(key)} = {literal(value)};" for key, value in role.settings.items()]
+        found.append(("has other session defaults", " ".join([f"ALTER ROLE {name} RESET ALL;", *sets])))
+    return found

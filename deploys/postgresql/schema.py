@@ -1,0 +1,121 @@
+"""The schema: Flyway applies sql/ in order; what its repeatable files define is put back when somebody changed it by hand."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from pyinfra import context, host
+from pyinfra.api import deploy, operation
+
+from deploys import tls
+from deploys.lib import artifacts, findings, hosts
+from deploys.lib.operations import TEMPLATES, Commands, File, files, refusal, template, upload
+from deploys.lib.settings import ROOT, FlywaySettings, PostgresqlSettings
+from deploys.postgresql import patroni
+from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD
+from deploys.postgresql.database import NAME
+from deploys.postgresql.psql import Query, execute
+
+PACKAGES = ["openjdk-21-jre-headless"]
+SQL = ROOT / "sql"
+HOME = "/opt/phoenix/flyway"
+CONFIG = "/etc/phoenix/flyway.conf"
+
+APPLIED = """
+SELECT CASE WHEN to_regclass('phoenix.flyway_schema_history') IS NULL THEN '{}'::json ELSE
+    (SELECT coalesce(json_object_agg(script, json_build_object('checksum', checksum, 'success', success)), '{}') FROM (
+        SELECT DISTINCT ON (script) script, checksum, success FROM phoenix.flyway_schema_history WHERE version IS NOT NULL OR script LIKE 'R\\_\\_%'
+        ORDER BY script, installed_rank DESC) last)
+END
+"""
+
+
+@deploy("Schema")
+def schema() -> None:
+    """Every migration in sql/ is applied, none was edited afterwards, and functions, views, policies and grants are as the files say."""
+    settings = hosts.settings(FlywaySettings)
+    upload(name="Flyway", source=lambda: artifacts.jars(TEMPLATES / "flyway" / "pom.xml"), directory=f"{HOME}/lib")
+    upload(name="Migrations", source=lambda: SQL, directory=f"{HOME}/sql")
+    files(
+        name="How Flyway logs in",
+        entries=[
+            File(
+                CONFIG,
+                template(
+                    "flyway/flyway.conf.j2",
+                    database=NAME,
+                    port=hosts.settings(PostgresqlSettings).port,
+                    ca=tls.CA,
+                    sql=f"{HOME}/sql",
+                    password=lambda: hosts.secrets().get("postgresql/architect"),
+                    version=settings.version,
+                ),
+                mode="600",
+            )
+        ],
+    )
+    migrate(name="Migrations applied")
+    mend(name="Functions, views, policies and grants as the files say")
+
+
+def checksum(path: Path) -> int:
+    """Flyway's checksum of a migration: CRC-32 over the lines without their ends, as a signed 32-bit integer."""
+    crc = 0
+    for line in path.read_text(encoding="utf-8").removeprefix("\ufeff").splitlines():
+        crc = zlib.crc32(line.encode(), crc)
+    return crc - (1 << 32) if crc & (1 << 31) else crc
+
+
+def migrations() -> dict[str, int]:
+    """Checksum of each migration by file name."""
+    return {path.name: checksum(path) for pattern in ("V*__*.sql", "R__*.sql") for path in sorted(SQL.glob(pattern))}
+
+
+@operation()
+def migrate() -> Commands:
+    """Flyway has applied every file as it is now. It is started only when its history says otherwise: a JVM costs seconds."""
+    if not patroni.is_leader():
+        return
+    applied: dict[str, Any] = host.get_fact(Query, sql=APPLIED, database=NAME) or {}
+    pending = [name for name, crc in migrations().items() if applied.get(name) != {"checksum": crc, "success": True}]
+    if not pending:
+        return
+    edited = [name for name in pending if name.startswith("V") and applied.get(name, {}).get("success")]
+    if edited:
+        findings.report(f"{', '.join(edited)} differ from what was applied")
+        yield refusal(f"{', '.join(edited)} were applied before with other content: put them back and write a new migration.")
+        return
+    findings.report(f"not applied: {', '.join(pending)}")
+    yield f"cd {HOME} && JAVA_TOOL_OPTIONS= java -Xmx256m -XX:TieredStopAtLevel=1 -cp '{HOME}/lib/*' org.flywaydb.commandline.Main -configFiles={CONFIG} migrate"
+
+
+@operation()
+def mend() -> Commands:
+    """The catalogue is what it was right after the last migration; where it is not, the repeatable files are applied again.
+
+    A table, column, constraint or index that was changed by hand is named and refused: no file can put back data.
+    """
+    if not patroni.is_leader():
+        return
+    differing = _differing()
+    if differing is None or MIGRATIONS in differing:
+        yield execute(RECORD, database=NAME)
+        return
+    if not differing:
+        return
+    findings.report(f"changed by hand: {', '.join(differing)}")
+    repeatables = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SQL.glob("R__*.sql")))
+    yield execute(repeatables, database=NAME, settings="-c role=phoenix_owner")
+    if context.state.is_executing and (left := _differing()):
+        yield refusal(
+            f"{', '.join(left)} in database {NAME} are not as the migrations made them and cannot be put back by themselves: "
+            "undo the change by hand, or write a migration that makes it."
+        )
+
+
+def _differing() -> list[str] | None:
+    """Objects that differ from the recorded catalogue, with how; None when nothing was recorded yet."""
+    differing: list[str] | None = host.get_fact(Query, sql=DIFFERENCES, database=NAME)
+    return differing

@@ -1,0 +1,44 @@
+"""The platform, host by host: which services a host gets follows from its groups, and this is the only place that composes them.
+
+pyinfra INVENTORY deploys/site.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pyinfra import host
+
+from deploys import base, etcd, firewall, sources, tls
+from deploys.lib import generated, hosts
+from deploys.lib.operations import packages
+from deploys.postgresql import database, patroni, roles, schema
+
+groups = set(host.groups)
+
+generated.ensure(hosts.secrets())
+base.preflight()
+sources.sources()
+
+wanted = list(base.PACKAGES)
+if "etcd" in groups:
+    wanted += etcd.PACKAGES
+if "postgresql" in groups:
+    patroni.prepare()
+    wanted += patroni.packages() + schema.PACKAGES
+packages(name="Packages | Everything that this host's services need", names=wanted)
+
+base.baseline()
+firewall.firewall()
+tls.tls()
+
+if "etcd" in groups:
+    etcd.etcd()
+if "postgresql" in groups:
+    patroni.patroni()
+    roles.roles()
+    database.database()
+    schema.schema()

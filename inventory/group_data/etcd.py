@@ -1,0 +1,5 @@
+"""etcd: the store in which Patroni keeps who leads. One member runs a cluster of one; three survive the loss of a host."""
+
+etcd_cluster_name = "phoenix"
+etcd_client_port = 2379
+etcd_peer_port = 2380
