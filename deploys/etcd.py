@@ -36,7 +36,8 @@ def etcd() -> None:
         name="etcd is healthy",
         script=f"{etcdctl(settings)} endpoint health",
         seconds=60,
-        problem=f"etcd on {host.name} is not healthy: look at 'phoenix logs etcd' and at its members' ports {settings.client_port} and {settings.peer_port}.",
+        problem=f"etcd on {host.name} is not healthy: look at 'phoenix logs etcd', and whether its members reach each other's "
+        f"ports {settings.client_port} and {settings.peer_port}.",
     )
 
 

@@ -12,23 +12,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import base, etcd, firewall, sources, tls
+from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
 from deploys.postgresql import database, patroni, roles, schema
 
 groups = set(host.groups)
+ours = "world" not in groups
 
 generated.ensure(hosts.secrets())
 base.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
+if ours:
+    wanted += exporters.PACKAGES
 if "etcd" in groups:
     wanted += etcd.PACKAGES
 if "postgresql" in groups:
     patroni.prepare()
-    wanted += patroni.packages() + schema.PACKAGES
+    wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
+if "monitoring" in groups:
+    wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
 
 base.baseline()
@@ -42,3 +47,12 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+if ours:
+    exporters.node()
+if "postgresql" in groups:
+    exporters.postgres()
+    exporters.phoenix()
+if "world" in groups:
+    world.alert_receiver()
+if "monitoring" in groups:
+    monitoring.prometheus()

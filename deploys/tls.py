@@ -17,6 +17,8 @@ DIRECTORY = "/etc/phoenix/tls"
 CA, CERTIFICATE, KEY = f"{DIRECTORY}/ca.crt", f"{DIRECTORY}/host.crt", f"{DIRECTORY}/host.key"
 ALL = [CA, CERTIFICATE, KEY]
 GROUP = "phoenix-tls"
+CURL = f"curl -sSf --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
+"""curl with the host's identity: quiet, fails on an error status."""
 
 
 @deploy("TLS")

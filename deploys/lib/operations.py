@@ -18,19 +18,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import context, host
 from pyinfra.api import StringCommand, operation
-from pyinfra.api.command import FileUploadCommand, QuoteString
+from pyinfra.api.command import FileUploadCommand, PyinfraCommand, QuoteString
 
 from deploys.lib import facts, findings
 from deploys.lib.settings import ROOT
 
-Commands = Generator[StringCommand | str, None, None]
+Commands = Generator[PyinfraCommand | str, None, None]
 
 TEMPLATES = ROOT / "templates"
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     undefined=StrictUndefined,
     keep_trailing_newline=True,
-    autoescape=False,
+    autoescape=False,  # noqa: S701 - no HTML here
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -175,12 +175,13 @@ def service(
         stale = [path for path in reload_files if state.changed_at.get(path, 0.0) > max(state.started_at, state.reloaded_at)]
         if stale:
             findings.report(f"{unit} has not read the present {', '.join(stale)}")
-            yield f"touch {facts.reload_stamp(unit)}.new && systemctl reload {unit} && mv {facts.reload_stamp(unit)}.new {facts.reload_stamp(unit)}"
+            stamp = facts.reload_stamp(unit)  # its time is taken before the reload: what is written meanwhile counts as unread
+            yield f"touch {stamp}.new && systemctl reload {unit} && mv {stamp}.new {stamp}"
 
 
 @operation()
-def upload(source: Callable[[], Path], directory: str, *, user: str = "root", group: str = "root") -> Commands:
-    """The host has the content of a local directory at `directory`, complete or not at all; its digest is kept beside it.
+def upload(source: Callable[[], Path], directory: str) -> Commands:
+    """The host has the files of a local directory at `directory`, all of them or the old ones; their digest is kept beside them.
 
     `source` is called when the operation runs and only then: it may have to download or build first.
     """
@@ -189,26 +190,27 @@ def upload(source: Callable[[], Path], directory: str, *, user: str = "root", gr
     digest = hashlib.sha256()
     for path in entries:
         digest.update(f"{path.relative_to(local)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    stamp = File(f"{directory}/.phoenix-digest", digest.hexdigest())
-    state = host.get_fact(facts.PathStates, paths=[stamp.path]).get(stamp.path)
-    if state and state.digest == hashlib.sha256(_text(stamp.content).encode()).hexdigest():
+    stamp, text = f"{directory}/.phoenix-digest", digest.hexdigest() + "\n"
+    state = host.get_fact(facts.PathStates, paths=[stamp]).get(stamp)
+    if state and state.digest == hashlib.sha256(text.encode()).hexdigest():
         return
     findings.report(f"{directory} is " + ("out of date" if state else "missing"))
-    yield f"rm -rf {directory}.new && install -d -o {user} -g {group} -m 755 {directory}.new"
-    yield from _put_archive(local, entries, directory, user, group)
-    yield StringCommand(write_command(File(f"{directory}.new/.phoenix-digest", "", user, group)), _stdin=_text(stamp.content))
-    yield f"rm -rf {directory}.old && if test -e {directory}; then mv -T {directory} {directory}.old; fi && mv -T {directory}.new {directory} && rm -rf {directory}.old"
+    new, old = f"{directory}.new", f"{directory}.old"
+    yield f"rm -rf {new} {old} && install -d -m 755 {new}"
+    yield FileUploadCommand(_archive(local, entries), f"{new}/.archive.tar", remote_temp_filename=f"{new}/.archive.tar")
+    yield f"cd {new} && tar -xf .archive.tar --no-same-owner && rm .archive.tar && chmod -R u=rwX,go=rX ."
+    yield StringCommand(f"cat >{new}/.phoenix-digest", _stdin=text)
+    yield f"if test -e {directory}; then mv -T {directory} {old}; fi && mv -T {new} {directory} && rm -rf {old}"
 
 
-def _put_archive(local: Path, entries: list[Path], directory: str, user: str, group: str) -> Generator[Any, None, None]:
-    """Send files as one tar archive: one transfer instead of one for each file."""
+def _archive(local: Path, entries: list[Path]) -> BytesIO:
+    """The files as one tar archive: one transfer instead of one for each file."""
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in entries:
             archive.add(path, arcname=str(path.relative_to(local)))
     buffer.seek(0)
-    yield FileUploadCommand(buffer, f"{directory}.new/.archive.tar", remote_temp_filename=f"{directory}.new/.archive.tar")
-    yield f"cd {directory}.new && tar -xf .archive.tar --no-same-owner && rm .archive.tar && chown -R {user}:{group} . && chmod -R u=rwX,go=rX ."
+    return buffer
 
 
 def refusal(message: str) -> StringCommand:

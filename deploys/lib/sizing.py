@@ -54,7 +54,7 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
         wal_buffers_mb=16,
         min_wal_size_mb=max(80, max_wal // 4),
         max_wal_size_mb=max(160, max_wal),
-        # Parallel workers, and beside them: TimescaleDB (launcher, one scheduler and its jobs), pg_cron (launcher and jobs), logical replication.
+        # Parallel workers, and beside them TimescaleDB (launcher, scheduler, jobs), pg_cron (launcher, jobs) and logical replication.
         max_worker_processes=parallel + 16,
         max_parallel_workers=parallel,
         max_parallel_workers_per_gather=min(4, max(1, cores // 2)),

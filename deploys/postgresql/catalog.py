@@ -15,21 +15,25 @@ WITH relation AS (
     WHERE c.relnamespace = 'phoenix'::regnamespace AND NOT c.relispartition AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
       AND c.relname NOT IN ('deployed_catalog', 'flyway_schema_history')
 ), routine AS (
-    SELECT p.oid, p.oid::regprocedure::text AS name, p.proacl, p.proowner, p.prokind FROM pg_proc p WHERE p.pronamespace = 'phoenix'::regnamespace
+    SELECT p.oid, p.oid::regprocedure::text AS name, p.proacl, p.proowner, p.prokind
+    FROM pg_proc p WHERE p.pronamespace = 'phoenix'::regnamespace
 )
 SELECT kind || ' ' || relname AS object, concat_ws(' ', relowner::regrole, relrowsecurity, relforcerowsecurity,
        CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END) AS definition FROM relation
 UNION ALL
-SELECT 'column ' || relname || '.' || attname, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attgenerated, attidentity, pg_get_expr(adbin, adrelid))
+SELECT 'column ' || relname || '.' || attname,
+       concat_ws(' ', format_type(atttypid, atttypmod), attnotnull, attgenerated, attidentity, pg_get_expr(adbin, adrelid))
 FROM relation JOIN pg_attribute a ON a.attrelid = relation.oid AND attnum > 0 AND NOT attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE relkind IN ('r', 'p')
 UNION ALL
-SELECT 'constraint ' || conname || ' of ' || relname, pg_get_constraintdef(k.oid) FROM relation JOIN pg_constraint k ON k.conrelid = relation.oid
+SELECT 'constraint ' || conname || ' of ' || relname, pg_get_constraintdef(k.oid)
+FROM relation JOIN pg_constraint k ON k.conrelid = relation.oid
 UNION ALL
-SELECT 'index ' || i.relname, pg_get_indexdef(i.oid) FROM relation JOIN pg_index x ON x.indrelid = relation.oid JOIN pg_class i ON i.oid = x.indexrelid
+SELECT 'index ' || i.relname, pg_get_indexdef(i.oid)
+FROM relation JOIN pg_index x ON x.indrelid = relation.oid JOIN pg_class i ON i.oid = x.indexrelid
 UNION ALL
-SELECT 'trigger ' || tgname || ' of ' || relname, concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled) FROM relation JOIN pg_trigger t ON t.tgrelid = relation.oid
-WHERE NOT tgisinternal AND tgname NOT LIKE 'ts\_%'
+SELECT 'trigger ' || tgname || ' of ' || relname, concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled)
+FROM relation JOIN pg_trigger t ON t.tgrelid = relation.oid WHERE NOT tgisinternal AND tgname NOT LIKE 'ts\_%'
 UNION ALL
 SELECT 'policy ' || polname || ' of ' || relname, concat_ws(' ', polcmd, polpermissive,
        (SELECT string_agg(role::regrole::text, ',' ORDER BY role::regrole::text) FROM unnest(polroles) role),
@@ -41,7 +45,8 @@ UNION ALL
 SELECT 'type ' || typname, string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid
 WHERE typnamespace = 'phoenix'::regnamespace GROUP BY typname
 UNION ALL
-SELECT 'rights of ' || CASE grantee WHEN 0 THEN 'public' ELSE grantee::regrole::text END || ' on ' || object, string_agg(privilege, ',' ORDER BY privilege)
+SELECT 'rights of ' || CASE grantee WHEN 0 THEN 'public' ELSE grantee::regrole::text END || ' on ' || object,
+       string_agg(privilege, ',' ORDER BY privilege)
 FROM (
     SELECT kind || ' ' || relname AS object, a.grantee, a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END AS privilege
     FROM relation, aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", relowner))) a
@@ -59,7 +64,8 @@ FROM (
 UNION ALL
 SELECT 'job ' || jobname, concat_ws(' ', schedule, command, username, active) FROM cron.job WHERE jobname IS NOT NULL
 UNION ALL
-SELECT 'migrations', md5(string_agg(concat_ws(' ', script, checksum, installed_rank), ',' ORDER BY installed_rank)) FROM phoenix.flyway_schema_history
+SELECT 'migrations', md5(string_agg(concat_ws(' ', script, checksum, installed_rank), ',' ORDER BY installed_rank))
+FROM phoenix.flyway_schema_history
 """
 
 MIGRATIONS = "migrations (altered)"
@@ -67,7 +73,7 @@ MIGRATIONS = "migrations (altered)"
 
 RECORD = f"""
 CREATE TABLE IF NOT EXISTS phoenix.deployed_catalog (object text PRIMARY KEY, definition text);
-COMMENT ON TABLE phoenix.deployed_catalog IS 'Objects of the schema as the last migration left them; written by the deploy, compared by phoenix drift.';
+COMMENT ON TABLE phoenix.deployed_catalog IS 'Objects of the schema as the last migration left them: what phoenix drift compares with.';
 TRUNCATE phoenix.deployed_catalog;
 INSERT INTO phoenix.deployed_catalog (object, definition) {OBJECTS};
 """
@@ -75,7 +81,8 @@ INSERT INTO phoenix.deployed_catalog (object, definition) {OBJECTS};
 # Which objects are missing, added or altered since, as "<object> (<how>)"; null when nothing was ever recorded.
 DIFFERENCES = f"""
 WITH present AS ({OBJECTS})
-SELECT coalesce(json_agg(object || ' (' || CASE WHEN present.object IS NULL THEN 'missing' WHEN recorded.object IS NULL THEN 'added' ELSE 'altered' END || ')' ORDER BY object), '[]')
+SELECT coalesce(json_agg(object || CASE
+    WHEN present.object IS NULL THEN ' (missing)' WHEN recorded.object IS NULL THEN ' (added)' ELSE ' (altered)' END ORDER BY object), '[]')
 FROM phoenix.deployed_catalog recorded FULL JOIN present USING (object)
 WHERE present.object IS NULL OR recorded.object IS NULL OR present.definition IS DISTINCT FROM recorded.definition
 """

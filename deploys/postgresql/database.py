@@ -99,7 +99,8 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
     ('schema phoenix does not belong to phoenix_owner',
         (SELECT count(*) = 1 FROM pg_namespace WHERE nspname = 'phoenix' AND nspowner = 'phoenix_owner'::regrole)),
     ('PUBLIC may use the database or a schema of it',
-        NOT EXISTS (SELECT FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) a WHERE datname = 'phoenix' AND a.grantee = 0)
+        NOT EXISTS (SELECT FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) a
+                    WHERE datname = 'phoenix' AND a.grantee = 0)
         AND NOT EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'phoenix' AND a.grantee = 0)
         AND NOT has_schema_privilege('public_api', 'public', 'CREATE')),
     ('a role lacks the right to connect',

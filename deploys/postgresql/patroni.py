@@ -14,6 +14,7 @@ from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, service, template
 from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings
+from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
@@ -61,7 +62,7 @@ def patroni() -> None:
     service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
     verify.answers(
         name="A leader is elected",
-        script=f'curl -sf --cacert {tls.CA} {_url(settings)}/health && curl -sf --cacert {tls.CA} {_url(settings)}/cluster | grep -q \'"role": *"leader"\'',
+        script=f'{tls.CURL} {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',
         seconds=120,
         problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
     )
@@ -79,9 +80,7 @@ def patroni() -> None:
 def is_leader() -> bool:
     """Whether the present host's member leads now. In a dry run of a bare host nobody does."""
     settings = hosts.settings(PostgresqlSettings)
-    return not host.get_fact(facts.Output, script=f"curl -sf -o /dev/null --cacert {tls.CA} {_url(settings)}/primary").endswith(
-        facts.FAILED
-    )
+    return not host.get_fact(facts.Output, script=f"{tls.CURL} -o /dev/null {_url(settings)}/primary").endswith(facts.FAILED)
 
 
 def size() -> sizing.PostgresqlSize:
@@ -189,7 +188,7 @@ def dynamic_configuration() -> dict[str, Any]:
 def shared_configuration() -> Commands:
     """Patroni's store holds `dynamic_configuration`; keys that Phoenix does not set stay as they are."""
     url = f"{_url(hosts.settings(PostgresqlSettings))}/config"
-    present = host.get_fact(facts.Json, script=f"curl -sf --cacert {tls.CA} {url}")
+    present = host.get_fact(facts.Json, script=f"{tls.CURL} {url}")
     wanted = dynamic_configuration()
     if present is None or not _contains(present, wanted):
         findings.report("Patroni's shared configuration differs: " + ", ".join(_differences(present or {}, wanted)))
@@ -203,7 +202,7 @@ def restart_when_pending() -> Commands:
     # Patroni notices within one loop; the catalogue knows at once.
     waiting = host.get_fact(
         facts.Output,
-        script="runuser -u postgres -- psql -XAtqc \"SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart\" 2>/dev/null || true",
+        script=f"{PSQL} -Atqc \"SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart\" 2>/dev/null || true",
     ).strip()
     if waiting:
         findings.report(f"PostgreSQL waits for a restart to take over {waiting}")
@@ -225,7 +224,7 @@ def _url(settings: PostgresqlSettings) -> str:
 
 
 def _curl() -> str:
-    return f"curl -sSf -o /dev/null --max-time 30 --cacert {tls.CA} --cert {tls.CERTIFICATE} --key {tls.KEY} -H 'Content-Type: application/json'"
+    return f"{tls.CURL} -o /dev/null --max-time 30 -H 'Content-Type: application/json'"
 
 
 def _values(settings: PostgresqlSettings) -> dict[str, Any]:

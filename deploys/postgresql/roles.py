@@ -58,8 +58,10 @@ PRESENT = """
 SELECT coalesce(json_object_agg(r.rolname, json_build_object(
     'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
     'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
-    'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]') FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
-    'settings', (SELECT coalesce(json_agg(c ORDER BY c), '[]') FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0)
+    'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]')
+                  FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
+    'settings', (SELECT coalesce(json_agg(c ORDER BY c), '[]')
+                 FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0)
 )), '{}') FROM pg_roles r JOIN pg_authid a USING (oid) WHERE r.rolname !~ '^pg_'
 """
 

@@ -26,8 +26,8 @@ CONFIG = "/etc/phoenix/flyway.conf"
 APPLIED = """
 SELECT CASE WHEN to_regclass('phoenix.flyway_schema_history') IS NULL THEN '{}'::json ELSE
     (SELECT coalesce(json_object_agg(script, json_build_object('checksum', checksum, 'success', success)), '{}') FROM (
-        SELECT DISTINCT ON (script) script, checksum, success FROM phoenix.flyway_schema_history WHERE version IS NOT NULL OR script LIKE 'R\\_\\_%'
-        ORDER BY script, installed_rank DESC) last)
+        SELECT DISTINCT ON (script) script, checksum, success FROM phoenix.flyway_schema_history
+        WHERE version IS NOT NULL OR script LIKE 'R\\_\\_%' ORDER BY script, installed_rank DESC) last)
 END
 """
 
@@ -88,7 +88,8 @@ def migrate() -> Commands:
         yield refusal(f"{', '.join(edited)} were applied before with other content: put them back and write a new migration.")
         return
     findings.report(f"not applied: {', '.join(pending)}")
-    yield f"cd {HOME} && JAVA_TOOL_OPTIONS= java -Xmx256m -XX:TieredStopAtLevel=1 -cp '{HOME}/lib/*' org.flywaydb.commandline.Main -configFiles={CONFIG} migrate"
+    java = f"java -Xmx256m -XX:TieredStopAtLevel=1 -cp '{HOME}/lib/*'"  # it lives for a second: no time to optimise
+    yield f"cd {HOME} && {java} org.flywaydb.commandline.Main -configFiles={CONFIG} -skipCheckForUpdate migrate"
 
 
 @operation()

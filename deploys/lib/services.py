@@ -1,0 +1,93 @@
+"""Every service of a platform: which host runs it, as which unit, where it answers. For `phoenix status` and `phoenix logs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from deploys.lib.settings import (
+    EtcdSettings,
+    ExporterSettings,
+    HostSettings,
+    MonitoringSettings,
+    Platform,
+    PlatformHost,
+    PostgresqlSettings,
+    WorldSettings,
+)
+
+Kind = Literal["http", "tcp", "postgresql", "unit"]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service on one host.
+
+    `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `tcp` opens a connection,
+    `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All four want the unit to be active.
+    """
+
+    host: str
+    name: str
+    unit: str
+    kind: Kind = "unit"
+    address: str = ""
+    """Where the service answers, an IP address; empty when it listens nowhere."""
+    port: int = 0
+    scheme: Literal["", "http", "https"] = ""
+    """`https` presents the host's certificate and checks the other side's against the platform's authority."""
+    health_path: str = ""
+    shown_path: str = ""
+    """The part of the URL that a person or Prometheus uses, for example `/metrics`."""
+
+    @property
+    def url(self) -> str:
+        """Address for people: `https://10.66.0.11:9188/metrics`, `10.66.0.11:5432`, or empty."""
+        if not self.port:
+            return ""
+        return f"{self.scheme}://{self.address}:{self.port}{self.shown_path}" if self.scheme else f"{self.address}:{self.port}"
+
+
+def services(platform: Platform) -> list[Service]:
+    """The services of all hosts, host by host in the inventory's order; on each the base first, the watchers last."""
+    return [service for host in platform.hosts.values() for service in _of_host(host)]
+
+
+def _of_host(host: PlatformHost) -> Iterator[Service]:
+    name, address = host.name, host[HostSettings].address
+    yield Service(name, "ssh", "ssh.service", "tcp", address, 22)
+    yield Service(name, "firewall", "phoenix-firewall.service")
+    yield Service(name, "clock", "systemd-timesyncd.service")
+    yield Service(name, "security-updates", "unattended-upgrades.service")
+    if "etcd" in host.groups:
+        port = host[EtcdSettings].client_port
+        yield Service(name, "etcd", "etcd.service", "http", address, port, "https", "/health")
+    if "postgresql" in host.groups:
+        database = host[PostgresqlSettings]
+        yield Service(name, "patroni", "patroni.service", "http", address, database.patroni_port, "https", "/health")
+        yield Service(name, "postgresql", "patroni.service", "postgresql", address, database.port)
+    if "world" in host.groups:
+        port = host[WorldSettings].alert_receiver_port
+        yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
+        return  # nobody watches the world: in production it is somebody else's
+    yield from _exporters(host, address)
+    if "monitoring" in host.groups:
+        monitoring = host[MonitoringSettings]
+        for service, unit, port in (
+            ("prometheus", "prometheus.service", monitoring.prometheus_port),
+            ("alertmanager", "prometheus-alertmanager.service", monitoring.alertmanager_port),
+        ):
+            yield Service(name, service, unit, "http", address, port, "https", "/-/ready", "/")
+
+
+def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
+    ports = host[ExporterSettings]
+    found = [("node-exporter", "prometheus-node-exporter.service", ports.node_port)]
+    if "postgresql" in host.groups:
+        found += [
+            ("postgres-exporter", "prometheus-postgres-exporter.service", ports.postgres_port),
+            ("phoenix-exporter", "phoenix-exporter.service", ports.port),
+        ]
+    for name, unit, port in found:
+        yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

@@ -1,0 +1,151 @@
+"""Prometheus and Alertmanager: scrape every host of the inventory, judge by the rules, tell the receivers of the settings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pyinfra import host, inventory
+from pyinfra.api import deploy
+
+from deploys import tls
+from deploys.exporters import WEB
+from deploys.lib import hosts, monitoring, verify
+from deploys.lib.monitoring import Expected, Target
+from deploys.lib.operations import Directory, File, files, service, template
+from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, of
+
+PACKAGES = ["prometheus", "prometheus-alertmanager"]
+RULES = "/etc/prometheus/rules"
+PROMETHEUS, ALERTMANAGER = "/etc/prometheus/prometheus.yml", "/etc/prometheus/alertmanager.yml"
+HTTP_CLIENT, AMTOOL = "/etc/prometheus/http-client.yml", "/etc/prometheus/amtool.yml"
+
+
+def targets() -> list[Target]:
+    """Everything there is to scrape, host by host. The lab's `world` is somebody else's and is not watched."""
+    found: list[Target] = []
+    for member in sorted(inventory, key=lambda one: str(one.name)):
+        groups, name = set(member.groups), str(member.name)
+        if "world" in groups:
+            continue
+        address, exporter = hosts.address(member), of(member, ExporterSettings)
+        jobs = {"node": exporter.node_port}
+        if "etcd" in groups:
+            jobs["etcd"] = of(member, EtcdSettings).client_port
+        if "postgresql" in groups:
+            jobs |= {"patroni": of(member, PostgresqlSettings).patroni_port, "postgres": exporter.postgres_port, "phoenix": exporter.port}
+        if "monitoring" in groups:
+            settings = of(member, MonitoringSettings)
+            jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
+        found += [Target(job, name, address, port) for job, port in jobs.items()]
+    return found
+
+
+def expected() -> list[Expected]:
+    """What there has to be beyond answering exporters, so that its absence is an alert."""
+    scraped = targets()
+    names = sorted({target.host for target in scraped})
+    database = hosts.members("postgresql")
+    extra = [Expected(name, "tls") for name in names] + [Expected(str(member.name), "postgresql") for member in database]
+    if len(database) > 1:
+        extra += [Expected(str(member.name), "replication") for member in database]
+    return monitoring.expected_of(scraped, extra)
+
+
+@deploy("Prometheus and Alertmanager")
+def prometheus() -> None:
+    """Both run with the rules and receivers of the settings, and every target answers."""
+    settings = hosts.settings(MonitoringSettings)
+    own = hosts.settings(HostSettings).address
+    url = f"https://{own}:{settings.prometheus_port}"
+    alertmanager_url = f"https://{own}:{settings.alertmanager_port}"
+    scraped = targets()
+    alertmanagers = [target for target in scraped if target.job == "alertmanager"]
+    rule_files = monitoring.rules(expected=expected(), runbook_url=settings.runbook_url, overrides=settings.rules)
+    password_secrets = {one.name: one.email.password_secret for one in settings.receivers if one.email and one.email.password_secret}
+    password_files = {name: f"/etc/prometheus/smtp-{name}.password" for name in password_secrets}
+    defaults = {unit: f"/etc/default/{unit}" for unit in PACKAGES}
+    drop_ins = {unit: f"/etc/systemd/system/{unit}.service.d/phoenix.conf" for unit in PACKAGES}
+
+    files(
+        name="Configuration",
+        entries=[
+            Directory(RULES),
+            *[File(f"{RULES}/{name}", text) for name, text in rule_files.items()],
+            File(
+                PROMETHEUS,
+                monitoring.prometheus(targets=scraped, alertmanagers=alertmanagers, scrape_interval_s=settings.scrape_interval_s),
+            ),
+            *[
+                File(password_files[name], partial(_secret, secret), "root", "prometheus", "640")
+                for name, secret in password_secrets.items()
+            ],
+            File(
+                ALERTMANAGER,
+                monitoring.alertmanager(receivers=settings.receivers, password_files=password_files),
+                "root",
+                "prometheus",
+                "640",
+            ),
+            File(HTTP_CLIENT, monitoring.http_client),
+            File(AMTOOL, monitoring.amtool(url=alertmanager_url, http_client_file=HTTP_CLIENT)),
+            Directory("/etc/amtool"),
+            File("/etc/amtool/config.yml", monitoring.amtool(url=alertmanager_url, http_client_file=HTTP_CLIENT)),
+            File("/usr/local/bin/phoenix-query", template("prometheus/phoenix-query.j2", url=url), mode="755"),
+            File(
+                defaults["prometheus"],
+                template(
+                    "prometheus/prometheus.default.j2",
+                    address=own,
+                    port=settings.prometheus_port,
+                    retention_days=settings.retention_days,
+                    external_url=f"{url}/",
+                ),
+            ),
+            File(
+                defaults["prometheus-alertmanager"],
+                template(
+                    "alertmanager/alertmanager.default.j2",
+                    address=own,
+                    port=settings.alertmanager_port,
+                    external_url=f"{alertmanager_url}/",
+                ),
+            ),
+            *[File(path, template("prometheus/service.conf.j2")) for path in drop_ins.values()],
+        ],
+    )
+    service(
+        name="Alertmanager runs with this configuration",
+        unit="prometheus-alertmanager.service",
+        restart_on=[defaults["prometheus-alertmanager"], drop_ins["prometheus-alertmanager"], WEB],
+        reload_on=[ALERTMANAGER, *password_files.values()],
+    )
+    service(
+        name="Prometheus runs with this configuration",
+        unit="prometheus.service",
+        restart_on=[defaults["prometheus"], drop_ins["prometheus"], WEB],
+        reload_on=[PROMETHEUS, *[f"{RULES}/{name}" for name in rule_files]],
+    )
+    client = f"{tls.CURL} --max-time 10"
+    verify.answers(
+        name="Alertmanager answers",
+        script=f"{client} {alertmanager_url}/-/ready",
+        seconds=30,
+        problem=f"Alertmanager on {host.name} does not answer at {alertmanager_url}: look at 'phoenix logs alertmanager'.",
+    )
+    verify.answers(
+        name="Prometheus reaches every target",
+        script=f"{client} {url}/api/v1/targets?state=active | python3 -c '{_EVERY_TARGET}' {len(scraped)}",
+        seconds=60,
+        problem=f"Prometheus on {host.name} does not reach all of its {len(scraped)} targets: ask it with phoenix-query 'up == 0'.",
+    )
+
+
+def _secret(name: str) -> str:
+    return hosts.secrets().get(name)
+
+
+_EVERY_TARGET = (
+    "import json, sys; "
+    'up = [one for one in json.load(sys.stdin)["data"]["activeTargets"] if one["health"] == "up"]; '
+    "sys.exit(len(up) != int(sys.argv[1]))"
+)
