@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from pyinfra import host
 from pyinfra.api import deploy, operation
 
-from deploys.lib import facts, hosts
+from deploys.lib import facts, findings, hosts
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
 from deploys.lib.settings import HostSettings
 
@@ -28,8 +30,8 @@ SSHD = "/etc/ssh/sshd_config.d/10-phoenix.conf"
 
 @deploy("Host is fit for a deploy")
 def preflight() -> None:
-    """Refuse, before anything changes, a host that is not Debian 13 or has no disk left."""
-    fit(name="Debian, and disk to work with")
+    """Refuse, before anything changes, a host that is not Debian 13, has no disk left, or would shut out who deploys it."""
+    fit(name="Debian, disk to work with, and a way in afterwards")
 
 
 @operation()
@@ -37,15 +39,34 @@ def fit() -> Commands:
     """The host is one that Phoenix knows and has the free disk that settings ask for."""
     settings = hosts.settings(HostSettings)
     resources = host.get_fact(facts.Resources)
+    problem = ""
     if resources is None:
-        yield refusal(f"{host.name} does not answer as a Debian host: check that it is Debian 13 and that the login may run commands.")
+        problem = f"{host.name} does not answer as a Debian host: check that it is Debian 13 and that the login may run commands."
     elif resources.debian != "debian-13":
-        yield refusal(f"{host.name} runs {resources.debian}, not Debian 13: reinstall it, or take it out of the inventory.")
+        problem = f"{host.name} runs {resources.debian}, not Debian 13: reinstall it, or take it out of the inventory."
     elif resources.free_mb < settings.min_free_mb:
-        yield refusal(
+        problem = (
             f"{host.name} has {resources.free_mb} MB of disk left and a deploy wants {settings.min_free_mb}: "
             "free some (see docs/runbooks/HostDiskFilling.md), or lower host_min_free_mb."
         )
+    elif resources.client and not _within(resources.client, settings.ssh_networks):
+        problem = (
+            f"{host.name} is deployed from {resources.client}, which its firewall would shut out ({', '.join(settings.ssh_networks)} may "
+            "come in): deploy from one of these networks, or add yours to host_ssh_networks."
+        )
+    elif resources.ssh_port not in ("", "22"):
+        problem = (
+            f"{host.name} has SSH on port {resources.ssh_port}, which its firewall would shut: let sshd listen on port 22 and "
+            "change ssh_port in the inventory."
+        )
+    if problem:
+        findings.report(problem)
+        yield refusal(problem)
+
+
+def _within(client: str, networks: list[str]) -> bool:
+    address = ipaddress.ip_address(client.partition("%")[0])
+    return any(address in ipaddress.ip_network(network) for network in networks)
 
 
 @deploy("Base")
@@ -76,14 +97,18 @@ def baseline() -> None:
 
 
 def memory_mb() -> int:
-    """RAM to size services for: the setting, else what the host has."""
-    return hosts.settings(HostSettings).memory_mb or host.get_fact(facts.Resources).memory_mb
+    """RAM to size services for: the setting, else what the host has, rounded down to 128 MB.
+
+    Rounded, because each kernel keeps a few MB more or less for itself, and a new one must not restart the database.
+    """
+    return hosts.settings(HostSettings).memory_mb or host.get_fact(facts.Resources).memory_mb // 128 * 128
 
 
 @operation()
 def account(user: str) -> Commands:
     """The system has this login, without a password."""
     if host.get_fact(facts.Output, script=f"id -u {user}").endswith(facts.FAILED):
+        findings.report(f"user {user} is missing")
         yield f"useradd --create-home --shell /bin/bash --password '*' {user}"
 
 
@@ -95,6 +120,7 @@ def timezone() -> Commands:
         f"/usr/share/zoneinfo/{wanted}",
         f"../usr/share/zoneinfo/{wanted}",
     ):
+        findings.report(f"the time zone is not {wanted}")
         yield f"test -e /usr/share/zoneinfo/{wanted} && ln -sfn /usr/share/zoneinfo/{wanted} /etc/localtime"
 
 
@@ -105,7 +131,9 @@ def kernel_settings() -> Commands:
     script = (
         "systemd-detect-virt --container --quiet && exit 0; "
         f"sed -n 's/^\\([a-z0-9_.]*\\) = \\(.*\\)$/\\1 \\2/p' {SYSCTL} | while read -r key value; do "
+        'sysctl -n "$key" >/dev/null 2>&1 || continue; '  # a kernel without IPv6 or huge pages
         'test "$(sysctl -n "$key" | tr -s "[:space:]" " ")" = "$value" || echo "$key"; done'
     )
-    if host.get_fact(facts.Output, script=script):
-        yield f"sysctl --quiet --load {SYSCTL}"
+    if differing := host.get_fact(facts.Output, script=script).split():
+        findings.report(f"the kernel runs with another {', '.join(differing)}")
+        yield f"sysctl --quiet --ignore --load {SYSCTL}"

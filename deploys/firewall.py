@@ -47,7 +47,7 @@ def firewall() -> None:
             File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED)),
         ],
     )
-    service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES], restart_if=differs)
+    service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES, UNIT], restart_if=differs)
 
 
 def differs() -> bool:

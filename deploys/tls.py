@@ -36,6 +36,7 @@ def tls() -> None:
 def group() -> Commands:
     """The group exists; a service joins it to read the key."""
     if host.get_fact(facts.Output, script=f"getent group {GROUP}").endswith(facts.FAILED):
+        findings.report(f"group {GROUP} is missing")
         yield f"groupadd --system {GROUP}"
 
 
@@ -43,8 +44,10 @@ def group() -> Commands:
 def readers(users: list[str]) -> Commands:
     """These system users may read the host's key."""
     present = host.get_fact(facts.Output, script=f"getent group {GROUP} | cut -d: -f4")
-    for user in sorted(set(users) - set(str(present).split(","))):
+    missing = sorted(set(users) - set(str(present).split(",")))
+    for user in missing:
         findings.report(f"{user} is not in {GROUP}")
+    for user in missing:
         yield f"usermod --append --groups {GROUP} {user}"
 
 

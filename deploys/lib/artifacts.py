@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-CACHE_VARIABLE = "PHOENIX_CACHE"
+from ops import bootstrap
 
 
 class ArtifactError(Exception):
@@ -21,7 +21,7 @@ class ArtifactError(Exception):
 
 def cache() -> Path:
     """Where downloads are kept between runs: outside the checkout."""
-    return Path(os.environ.get(CACHE_VARIABLE, "/var/cache/phoenix"))
+    return bootstrap.cache_dir()
 
 
 def jars(pom: Path) -> Path:

@@ -29,7 +29,8 @@ class PathStates(FactBase[dict[str, PathState]]):
 
     def command(self, paths: list[str]) -> str:
         quoted = " ".join(shlex.quote(path) for path in paths)
-        return f"stat -c '%F|%U|%G|%a|%n' -- {quoted} 2>/dev/null; sha256sum -- {quoted} 2>/dev/null; true"
+        # %F is a translated text.
+        return f"LC_ALL=C stat -c '%F|%U|%G|%a|%n' -- {quoted} 2>/dev/null; sha256sum -- {quoted} 2>/dev/null; true"
 
     def process(self, output: list[str]) -> dict[str, PathState]:
         digests: dict[str, str] = {}
@@ -63,7 +64,11 @@ class PackageVersions(FactBase[dict[str, str]]):
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Resources of a host: RAM in MB, cores, free disk of the root file system in MB, container kind ("none" on a real machine)."""
+    """Resources of a host: RAM in MB, cores, free disk of the root file system in MB, container kind ("none" on a real machine).
+
+    `client` is the address from which the present SSH session comes and `ssh_port` the port it came to, both empty when it does not say
+    (after sudo).
+    """
 
     memory_mb: int
     cores: int
@@ -71,6 +76,8 @@ class HostFacts:
     container: str
     debian: str
     machine: str
+    client: str
+    ssh_port: str
 
 
 class Resources(FactBase[HostFacts]):
@@ -78,13 +85,25 @@ class Resources(FactBase[HostFacts]):
 
     def command(self) -> str:
         return (
-            "awk '/^MemTotal/ {print int($2/1024)}' /proc/meminfo; nproc; df -Pm / | awk 'NR==2 {print $4}'; "
-            "systemd-detect-virt --container || true; . /etc/os-release; echo ${ID}-${VERSION_ID}; uname -m"
+            "awk '/^MemTotal/ {print \"memory \" int($2/1024)}' /proc/meminfo; echo cores $(nproc); "
+            "df -Pm / | awk 'NR==2 {print \"free \" $4}'; "
+            # Also a host that is no Debian, and lacks the program or the file, has to answer: it is refused by name.
+            "echo container $(systemd-detect-virt --container 2>/dev/null); (. /etc/os-release; echo debian $ID-$VERSION_ID) 2>/dev/null; "
+            "echo machine $(uname -m); set -- $SSH_CONNECTION; echo client $1; echo ssh_port $4"
         )
 
     def process(self, output: list[str]) -> HostFacts:
-        memory, cores, free, container, debian, machine = [line.strip() for line in output]
-        return HostFacts(int(memory), int(cores), int(free), container, debian, machine)
+        said = {key: value for key, _, value in (line.strip().partition(" ") for line in output)}
+        return HostFacts(
+            memory_mb=int(said.get("memory") or 0),
+            cores=int(said.get("cores") or 1),
+            free_mb=int(said.get("free") or 0),
+            container=said.get("container") or "none",
+            debian=said.get("debian") or "an unknown system",
+            machine=said.get("machine", ""),
+            client=said.get("client", ""),
+            ssh_port=said.get("ssh_port", ""),
+        )
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,7 @@ class Unit(FactBase[UnitState]):
             f"systemctl show {shlex.quote(unit)} --timestamp=us+utc "
             "-p LoadState -p ActiveState -p UnitFileState -p NeedDaemonReload -p InactiveExitTimestamp; "
             "systemd-detect-virt --container --quiet && echo container=yes; "
+            "export LC_ALL=C; "  # the decimal point of %.Y
             f"stat -c 'reloaded %.Y' {reload_stamp(unit)} 2>/dev/null; stat -Lc 'file %.Y %n' -- {files} 2>/dev/null; true"
         )
 
@@ -151,7 +171,7 @@ def _timestamp(text: str) -> float:
 
 
 class Output(FactBase[str]):
-    """What a read-only shell command prints; None when it fails. For checks that have no fact of their own."""
+    """What a read-only shell command prints; ends with `FAILED` when it fails. For checks that have no fact of their own."""
 
     def command(self, script: str) -> str:
         return f"({script}) || echo PHOENIX-FAILED"

@@ -79,6 +79,7 @@ def files(entries: list[File | Directory]) -> Commands:
     Content goes over stdin: it is in no argument list, log or predictable temporary file.
     """
     current = host.get_fact(facts.PathStates, paths=[entry.path for entry in entries])
+    commands: list[PyinfraCommand | str] = []  # all before the first is run: a dry run looks no further than that one
     for entry in entries:
         state = current.get(entry.path)
         owner = (entry.user, entry.group, entry.mode)
@@ -86,25 +87,27 @@ def files(entries: list[File | Directory]) -> Commands:
         if isinstance(entry, Directory):
             if state is None or state.kind != "directory":
                 findings.report(f"directory {entry.path} is missing")
-                yield f"install -d -o {entry.user} -g {entry.group} -m {entry.mode} {quoted}"
+                commands.append(f"install -d -o {entry.user} -g {entry.group} -m {entry.mode} {quoted}")
             elif (state.user, state.group, state.mode) != owner:
                 findings.report(f"directory {entry.path} is {state.user}:{state.group} {state.mode}")
-                yield f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}"
+                commands.append(f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}")
             continue
         text = _text(entry.content)
         if state is None or state.kind != "file" or state.digest != hashlib.sha256(text.encode()).hexdigest():
             findings.report(f"file {entry.path} " + ("is missing" if state is None else "has other content"))
-            yield StringCommand(write_command(entry), _stdin=text)
+            commands.append(StringCommand(write_command(entry), _stdin=text))
         elif (state.user, state.group, state.mode) != owner:
             findings.report(f"file {entry.path} is {state.user}:{state.group} {state.mode}")
-            yield f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}"
+            commands.append(f"chown {entry.user}:{entry.group} {quoted} && chmod {entry.mode} {quoted}")
+    yield from commands
 
 
 def write_command(entry: File) -> str:
     """Shell that writes stdin to the entry's path atomically."""
     quoted, parent = shlex.quote(entry.path), shlex.quote(str(Path(entry.path).parent))
     return (
-        f'umask 077 && mkdir -p -m 755 {parent} && t=$(mktemp {parent}/.phoenix.XXXXXXXX) && trap \'rm -f "$t"\' EXIT && cat >"$t" '
+        f"(umask 022 && mkdir -p {parent}) && umask 077 && t=$(mktemp {parent}/.phoenix.XXXXXXXX) && "
+        f'trap \'rm -f "$t"\' EXIT && cat >"$t" '
         f'&& chown {entry.user}:{entry.group} "$t" && chmod {entry.mode} "$t" && mv -fT "$t" {quoted}'
     )
 
@@ -112,8 +115,10 @@ def write_command(entry: File) -> str:
 @operation()
 def absent(paths: list[str]) -> Commands:
     """The host has none of these paths."""
-    for path in host.get_fact(facts.PathStates, paths=paths):
+    present = sorted(host.get_fact(facts.PathStates, paths=paths).keys())
+    for path in present:
         findings.report(f"{path} exists")
+    for path in present:
         yield StringCommand("rm", "-rf", "--", QuoteString(path))
 
 
@@ -159,34 +164,36 @@ def service(
         findings.report(f"{unit} does not exist")
         yield f"systemctl enable --now {unit}"
         return
+    commands: list[str] = []  # all before the first is run, as in `files`
     if state.needs_daemon_reload or state.load == "not-found":
-        yield "systemctl daemon-reload"
+        commands.append("systemctl daemon-reload")
     if enabled and state.enabled not in ("enabled", "static", "generated", "alias", "indirect"):
         findings.report(f"{unit} is not enabled")
-        yield f"systemctl --quiet enable {unit}"
+        commands.append(f"systemctl --quiet enable {unit}")
     stale = [path for path in restart_files if state.changed_at.get(path, 0.0) > state.started_at]
     if state.active not in ("active", "activating", "reloading"):
         findings.report(f"{unit} is {state.active}")
-        yield f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}"
+        commands.append(f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}")
     elif stale or state.needs_daemon_reload or (restart_if is not None and restart_if()):
         findings.report(f"{unit} runs with an older {', '.join(stale) or 'unit file'}")
-        yield f"systemctl restart {unit}"
+        commands.append(f"systemctl restart {unit}")
     else:
         stale = [path for path in reload_files if state.changed_at.get(path, 0.0) > max(state.started_at, state.reloaded_at)]
         if stale:
             findings.report(f"{unit} has not read the present {', '.join(stale)}")
             stamp = facts.reload_stamp(unit)  # its time is taken before the reload: what is written meanwhile counts as unread
-            yield f"touch {stamp}.new && systemctl reload {unit} && mv {stamp}.new {stamp}"
+            commands.append(f"touch {stamp}.new && systemctl reload {unit} && mv {stamp}.new {stamp}")
+    yield from commands
 
 
 @operation()
-def upload(source: Callable[[], Path], directory: str) -> Commands:
+def upload(source: Callable[[], Path], directory: str, pattern: str = "**/*") -> Commands:
     """The host has the files of a local directory at `directory`, all of them or the old ones; their digest is kept beside them.
 
     `source` is called when the operation runs and only then: it may have to download or build first.
     """
     local = source()
-    entries = sorted(path for path in local.rglob("*") if path.is_file())
+    entries = sorted(path for path in local.glob(pattern) if path.is_file())
     digest = hashlib.sha256()
     for path in entries:
         digest.update(f"{path.relative_to(local)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

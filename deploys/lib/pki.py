@@ -31,11 +31,13 @@ class Authority:
     @classmethod
     def of(cls, secrets: SecretStore) -> Authority:
         """The inventory's authority, made at first use."""
-        if CERTIFICATE_SECRET not in secrets:
-            made = cls.make()
-            secrets.set(KEY_SECRET, made.key)
-            secrets.set(CERTIFICATE_SECRET, made.certificate)
+        secrets.ensure_together((KEY_SECRET, CERTIFICATE_SECRET), cls._pair)
         return cls(secrets.get(KEY_SECRET), secrets.get(CERTIFICATE_SECRET))
+
+    @classmethod
+    def _pair(cls) -> tuple[str, str]:
+        made = cls.make()
+        return made.key, made.certificate
 
     @classmethod
     def make(cls) -> Authority:

@@ -11,7 +11,7 @@ import base64
 import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class SecretStore:
         if not isinstance(content, dict):
             raise SecretError(f"{path} is not a mapping of names to secrets: restore it from your backup.")
         recipients = content.pop(RECIPIENTS, [])
+        if not isinstance(recipients, list) or not all(isinstance(one, str) for one in recipients):
+            raise SecretError(f"{path}: {RECIPIENTS} is not a list of age recipients: restore it from your backup.")
         if not all(isinstance(value, str) for value in content.values()):
             raise SecretError(f"{path} has a value that is not text: set it again with 'phoenix secrets set NAME'.")
         if not recipients and path.stat().st_mode & 0o077:
@@ -95,23 +97,36 @@ class SecretStore:
     def set(self, name: str, value: str) -> None:
         """Store one secret and write the file."""
         with self._locked():
-            self._plain[name] = value
-            self._stored[name] = self._encrypt(value)
+            self._put(name, value)
             self._write()
 
     def ensure(self, name: str, generate: Callable[[], str]) -> str:
         """The secret, generated and stored first when there is none yet."""
-        if name not in self._stored:
-            self.set(name, generate())
+        self.ensure_together((name,), lambda: (generate(),))
         return self.get(name)
+
+    def ensure_together(self, names: Sequence[str], generate: Callable[[], Sequence[str]]) -> None:
+        """All of these secrets are there; when one is missing, all are generated and stored in one step (a key and its certificate)."""
+        if all(name in self._stored for name in names):
+            return
+        with self._locked():
+            if all(name in self._stored for name in names):  # another process was quicker: its values are the ones
+                return
+            for name, value in zip(names, generate(), strict=True):
+                self._put(name, value)
+            self._write()
 
     def rekey(self, recipients: list[str]) -> None:
         """Encrypt every value again, to `recipients`."""
-        plain = {name: self.get(name) for name in self._stored}
         with self._locked():
+            plain = {name: self.get(name) for name in self._stored}
             self.recipients = recipients
             self._stored = {name: self._encrypt(value) for name, value in plain.items()}
             self._write()
+
+    def _put(self, name: str, value: str) -> None:
+        self._stored[name] = self._encrypt(value)
+        self._plain[name] = value
 
     def _encrypt(self, value: str) -> str:
         if not self.recipients:
@@ -130,6 +145,8 @@ class SecretStore:
             identities = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.startswith("AGE-SECRET-KEY-")]
         except OSError:
             raise SecretError(f"{self.path} needs the age identity {identity_file}: put it there or set {IDENTITY_VARIABLE}.") from None
+        except (pyrage.IdentityError, UnicodeDecodeError):
+            raise SecretError(f"{identity_file} is not an age identity file: restore it, or set {IDENTITY_VARIABLE} to another.") from None
         try:
             return str(pyrage.decrypt(base64.b64decode(stored[len(_PREFIX) : -len(_SUFFIX)]), identities), "utf-8")
         except (pyrage.DecryptError, ValueError):
@@ -140,9 +157,15 @@ class SecretStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One writer at a time; what another process wrote meanwhile is taken over first."""
-        with self.path.with_suffix(".lock").open("w") as lock:
+        try:
+            lock = self.path.with_suffix(".lock").open("w")
+        except OSError as error:
+            raise SecretError(f"{self.path} cannot be written ({error.strerror}): check the rights of its directory.") from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self._stored = {**self._stored, **SecretStore.load(self.path)._stored}
+            present = SecretStore.load(self.path)
+            self._plain = {name: value for name, value in self._plain.items() if present._stored.get(name) == self._stored.get(name)}
+            self._stored, self.recipients = present._stored, present.recipients
             yield
 
     def _write(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import difflib
 import ipaddress
+import re
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class SettingsError(Exception):
 
 
 def _address(value: str) -> str:
-    return str(ipaddress.ip_address(value))
+    return str(ipaddress.IPv4Address(value))  # PostgreSQL listens on IPv4 only, and pg_hba.conf says /32
 
 
 def _network(value: str) -> str:
@@ -44,6 +45,7 @@ def _network(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+ClusterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
 class Model(BaseModel):
@@ -86,11 +88,11 @@ class HostSettings(Service):
     operator: str = Field(pattern=r"^[a-z_][a-z0-9_-]*$")
     operator_keys: list[str] = Field(min_length=1)
     """Public SSH keys of the people who operate the platform."""
-    timezone: str
+    timezone: str = Field(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$")
     journal_max_mb: int = Field(ge=50)
     min_free_mb: int = Field(ge=100)
     """A deploy is refused when a host has less free disk than this."""
-    apt_sources: dict[str, AptSource] = Field(default_factory=dict)
+    apt_sources: dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], AptSource] = Field(default_factory=dict)
     secrets_file: str
     """The secret store of this inventory; relative paths are relative to the checkout."""
 
@@ -98,7 +100,7 @@ class HostSettings(Service):
 class EtcdSettings(Service):
     prefix = "etcd"
 
-    cluster_name: str
+    cluster_name: ClusterName
     client_port: Port
     peer_port: Port
 
@@ -116,15 +118,22 @@ class PostgresqlSettings(Service):
     max_connections: int = Field(ge=20, le=10_000)
     memory_share: float = Field(gt=0.1, le=0.9)
     """Share of the host's RAM that is PostgreSQL's; the rest is for the host's other services."""
-    wal_keep_gb: float = Field(gt=0)
+    wal_keep_gb: float = Field(ge=0.5)
     """Disk that WAL may take: max_wal_size, and the bound for replication slots."""
-    cluster_name: str
+    cluster_name: ClusterName
     patroni_port: Port
     failover_ttl_s: int = Field(ge=20)
     loop_wait_s: int = Field(ge=1)
     retry_timeout_s: int = Field(ge=3)
     parameters: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further postgresql.conf parameters; they win over the sized ones."""
+
+    @model_validator(mode="after")
+    def _leader_has_time(self) -> Self:
+        # Patroni lowers loop_wait and retry_timeout by itself, and silently, where they break this rule.
+        if self.loop_wait_s + 2 * self.retry_timeout_s > self.failover_ttl_s:
+            raise ValueError("loop_wait_s + 2 * retry_timeout_s must not exceed failover_ttl_s: raise that, or lower these")
+        return self
 
 
 class FlywaySettings(Service):
@@ -255,10 +264,12 @@ def load(inventory: Path) -> Platform:
     hosts: dict[str, PlatformHost] = {}
     faults: list[str] = []
     for name in host_data:
-        members = frozenset(group for group, names in groups.items() if name in names) | {inventory.stem}
+        # In the inventory's order: of two groups that set the same key, pyinfra takes the later one.
+        members = [group for group, names in groups.items() if name in names and group != "all"]
+        members += [inventory.stem] if inventory.stem not in groups else []
         merged: dict[str, Any] = dict(group_data.get("all", {}))
-        for group in sorted(members & group_data.keys()):
-            merged |= group_data[group]
+        for group in members:
+            merged |= group_data.get(group, {})
         merged |= host_data[name]
         needed = [
             model for prefix, model in SERVICES.items() if model is HostSettings or any(key.startswith(f"{prefix}_") for key in merged)
@@ -268,7 +279,9 @@ def load(inventory: Path) -> Platform:
         except SettingsError as error:
             faults.append(str(error))
             continue
-        hosts[name] = PlatformHost(name, members, merged, checked)
+        hosts[name] = PlatformHost(name, frozenset(members), merged, checked)
+    if groups.get("postgresql") and not groups.get("etcd"):
+        faults.append(f"{_shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
     if faults:
         raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
     return Platform(inventory, hosts)
@@ -346,13 +359,16 @@ def _fault(host: str, model: type[Service], fault: Any, source: str) -> str:
     if fault["type"] == "missing":
         return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {source}."
     reason = str(fault["msg"]).removeprefix("Value error, ")
+    if not field:  # of several settings together: the reason names them
+        first = next((name for name in model.model_fields if name in reason), "")
+        return f"{_origin(f'{model.prefix}_{first}', source)}: host {host}: {model.prefix} is refused: {reason}."
     return f"{where}{path} is {fault['input']!r}, refused: {reason[:1].lower()}{reason[1:]}."
 
 
 def _origin(key: str, source: str) -> str:
     """The file that sets `key`: the group_data file that assigns it, else the inventory."""
     inventory = Path(source)
-    if inventory.is_file() and key in inventory.read_text(encoding="utf-8"):
+    if inventory.is_file() and re.search(rf"\b{re.escape(key)}\b", inventory.read_text(encoding="utf-8")):
         return _shown(inventory)
     for path in sorted(GROUP_DATA.glob("*.py")):
         if any(line.startswith(f"{key} ") or line.startswith(f"{key}:") for line in path.read_text(encoding="utf-8").splitlines()):

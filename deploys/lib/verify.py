@@ -12,8 +12,10 @@ from deploys.lib.operations import Commands, refusal
 @operation()
 def answers(script: str, *, seconds: int, problem: str) -> Commands:
     """The shell `script` succeeds within `seconds`; otherwise the host fails with `problem` (the thing, the reason, the next step)."""
-    attempts = max(1, seconds * 2) if context.state.is_executing else 1
-    loop = f"for _ in $(seq {attempts}); do if {{ {script}; }} >/dev/null 2>&1; then exit 0; fi; sleep 0.5; done; exit 1"
+    patience = seconds if context.state.is_executing else 0
+    loop = (
+        f"end=$(($(date +%s) + {patience})); until {{ {script}; }} >/dev/null 2>&1; do test $(date +%s) -lt $end || exit 1; sleep 0.5; done"
+    )
     if host.get_fact(facts.Output, script=loop).endswith(facts.FAILED):
         findings.report(problem)
         yield refusal(problem)

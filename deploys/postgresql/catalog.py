@@ -17,6 +17,7 @@ WITH relation AS (
 ), routine AS (
     SELECT p.oid, p.oid::regprocedure::text AS name, p.proacl, p.proowner, p.prokind
     FROM pg_proc p WHERE p.pronamespace = 'phoenix'::regnamespace
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 )
 SELECT kind || ' ' || relname AS object, concat_ws(' ', relowner::regrole, relrowsecurity, relforcerowsecurity,
        CASE WHEN relkind IN ('v', 'm') THEN pg_get_viewdef(oid) END) AS definition FROM relation
@@ -69,7 +70,10 @@ FROM phoenix.flyway_schema_history
 """
 
 MIGRATIONS = "migrations (altered)"
-"""What DIFFERENCES says first of all when migrations ran after the last record."""
+"""What DIFFERENCES says, among others, when migrations ran after the last record."""
+
+STRUCTURE = ("column ", "constraint ", "index ", "type ")
+"""How objects begin that only a versioned migration makes: applying the repeatable files again does not bring them back."""
 
 RECORD = f"""
 CREATE TABLE IF NOT EXISTS phoenix.deployed_catalog (object text PRIMARY KEY, definition text);

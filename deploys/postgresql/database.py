@@ -68,16 +68,19 @@ def extensions() -> Commands:
     if not patroni.is_leader():
         return
     available: dict[str, Any] = host.get_fact(Query, sql=EXTENSIONS, database=NAME) or {}
-    statements = []
+    statements, updates = [], []
     for name in hosts.settings(PostgresqlSettings).extensions:
         state = available.get(name, {"installed": None, "packaged": None})
         if state["installed"] is None:
             findings.report(f"extension {name} is missing")
-            statements.append(f"CREATE EXTENSION {identifier(name)};")
+            # Not into the first schema of the database's search path, which is the platform's own.
+            statements.append(f"SET LOCAL search_path = public; CREATE EXTENSION {identifier(name)};")
         elif state["installed"] != state["packaged"]:
             findings.report(f"extension {name} is at {state['installed']}, its package at {state['packaged']}")
-            statements.append(f"ALTER EXTENSION {identifier(name)} UPDATE;")
-    # A session of its own for each: TimescaleDB refuses to be updated by one that has used it.
+            # In a session of its own and as its first command: a BEGIN before it would load the old TimescaleDB, which refuses then.
+            updates.append(f"ALTER EXTENSION {identifier(name)} UPDATE;")
+    for statement in updates:
+        yield execute_outside_transaction(statement, database=NAME)
     for statement in statements:
         yield execute(statement, database=NAME)
 

@@ -7,18 +7,21 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
-from pyinfra import host
+from pyinfra import context, host
 from pyinfra.api import deploy, operation
 
 from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
-from deploys.lib.operations import Commands, Directory, File, files, service, template
+from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
 from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings
 from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
+PATCHED = "/run/phoenix-patched-patroni"
+"""Its time says when a deploy last changed PostgreSQL parameters in Patroni's store."""
+UNREAD = "unread"
 
 # Parameters that have to be the same on all members: Patroni takes them from its store only.
 SHARED = (
@@ -43,7 +46,10 @@ def packages() -> list[str]:
 @deploy("No cluster of the package's own")
 def prepare() -> None:
     """Keep the server package from making a cluster at installation: it would lack checksums and Patroni would not know it."""
-    files(name="No automatic cluster", entries=[File(CREATE_CLUSTER, template("postgresql/createcluster.conf.j2"))])
+    files(
+        name="No automatic cluster",
+        entries=[Directory("/etc/postgresql-common"), File(CREATE_CLUSTER, template("postgresql/createcluster.conf.j2"))],
+    )
 
 
 @deploy("PostgreSQL under Patroni")
@@ -62,7 +68,7 @@ def patroni() -> None:
     service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
     verify.answers(
         name="A leader is elected",
-        script=f'{tls.CURL} {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',
+        script=f'{tls.CURL} --max-time 5 {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',
         seconds=120,
         problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
     )
@@ -80,7 +86,7 @@ def patroni() -> None:
 def is_leader() -> bool:
     """Whether the present host's member leads now. In a dry run of a bare host nobody does."""
     settings = hosts.settings(PostgresqlSettings)
-    return not host.get_fact(facts.Output, script=f"{tls.CURL} -o /dev/null {_url(settings)}/primary").endswith(facts.FAILED)
+    return not host.get_fact(facts.Output, script=f"{tls.CURL} --max-time 5 -o /dev/null {_url(settings)}/primary").endswith(facts.FAILED)
 
 
 def size() -> sizing.PostgresqlSize:
@@ -188,25 +194,42 @@ def dynamic_configuration() -> dict[str, Any]:
 def shared_configuration() -> Commands:
     """Patroni's store holds `dynamic_configuration`; keys that Phoenix does not set stay as they are."""
     url = f"{_url(hosts.settings(PostgresqlSettings))}/config"
-    present = host.get_fact(facts.Json, script=f"{tls.CURL} {url}")
+    present = host.get_fact(facts.Json, script=f"{tls.CURL} --max-time 5 {url}")
     wanted = dynamic_configuration()
     if present is None or not _contains(present, wanted):
-        findings.report("Patroni's shared configuration differs: " + ", ".join(_differences(present or {}, wanted)))
-        yield f"{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
+        differing = _differences(present or {}, wanted)
+        findings.report(f"Patroni's shared configuration differs: {', '.join(differing)}")
+        stamp = f"touch {PATCHED} && " if "postgresql" in differing else ""  # the rest is Patroni's own: PostgreSQL reads nothing
+        yield f"{stamp}{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
 
 
 @operation()
 def restart_when_pending() -> Commands:
     """PostgreSQL is restarted, here and now, when parameters wait for it, and only then."""
     settings = hosts.settings(PostgresqlSettings)
-    # Patroni notices within one loop; the catalogue knows at once.
-    waiting = host.get_fact(
-        facts.Output,
-        script=f"{PSQL} -Atqc \"SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart\" 2>/dev/null || true",
-    ).strip()
-    if waiting:
+    waiting = host.get_fact(facts.Output, script=_pending(seconds=30 if context.state.is_executing else 0)).strip()
+    if waiting == UNREAD:
+        yield refusal(f"Patroni on {host.name} does not take over its configuration: look at 'phoenix logs patroni'.")
+    elif waiting:
         findings.report(f"PostgreSQL waits for a restart to take over {waiting}")
         yield f"{_curl()} -X POST {_url(settings)}/restart --data-binary '{{}}' --max-time 120"
+
+
+def _pending(seconds: int) -> str:
+    """Shell that prints the parameters that wait for a restart.
+
+    Patroni tells PostgreSQL of a new configuration in its next loop only. Until the server has read what this deploy wrote, for up to
+    `seconds`, nothing would seem to wait; then `UNREAD` is printed.
+    """
+    query = (
+        f"SELECT CASE WHEN pg_conf_load_time() < to_timestamp(${{t:-0}}) THEN '{UNREAD}' "
+        "ELSE (SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart) END"
+    )
+    return (
+        f"t=$(LC_ALL=C stat -c %.Y {facts.reload_stamp('patroni.service')} {PATCHED} 2>/dev/null | sort -n | tail -n 1); "
+        f'end=$(($(date +%s) + {seconds})); while w=$({PSQL} -Atqc "{query}" 2>/dev/null); test "$w" = {UNREAD}; do '
+        'test $(date +%s) -lt $end || break; sleep 0.5; done; echo "$w"'
+    )
 
 
 def _contains(present: Any, wanted: Any) -> bool:

@@ -58,7 +58,8 @@ PRESENT = """
 SELECT coalesce(json_object_agg(r.rolname, json_build_object(
     'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
     'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
-    'member_of', (SELECT coalesce(json_agg(g.rolname ORDER BY g.rolname), '[]')
+    'member_of', (SELECT coalesce(json_object_agg(g.rolname, json_build_object(
+                      'inherit', m.inherit_option, 'set', m.set_option, 'admin', m.admin_option)), '{}')
                   FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
     'settings', (SELECT coalesce(json_agg(c ORDER BY c), '[]')
                  FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0)
@@ -89,8 +90,11 @@ def described() -> Commands:
             findings.report(f"role {role.name}: {what}")
             statements.append(sql)
     if statements:
-        # The statements carry verifiers; keep them, and the audit of them, out of the log.
-        yield execute("SET LOCAL log_statement = 'none';\nSET LOCAL pgaudit.log = 'none';\n" + "\n".join(statements))
+        # The statements carry verifiers; keep them, and the audit of them, out of the log, also when one is slow or fails.
+        yield execute(
+            "SET LOCAL log_statement = 'none';\nSET LOCAL pgaudit.log = 'none';\nSET LOCAL log_min_duration_statement = -1;\n"
+            "SET LOCAL log_min_error_statement = 'panic';\n" + "\n".join(statements)
+        )
 
 
 @operation()
@@ -116,7 +120,7 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "connections": -1,
             "verifier": None,
             "powers": False,
-            "member_of": [],
+            "member_of": {},
             "settings": [],
         }
     if (present["login"], present["replication"], present["connections"], present["powers"]) != (
@@ -135,8 +139,12 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
         )
     if password is not None and not scram.matches(present["verifier"], password):
         found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
-    for group in sorted(set(role.member_of) - set(present["member_of"])):
-        found.append((f"is not in {group}", f"GRANT {identifier(group)} TO {name} WITH INHERIT {str(role.inherits).upper()}, SET TRUE;"))
+    options = {"inherit": role.inherits, "set": True, "admin": False}
+    for group in sorted(role.member_of):
+        if present["member_of"].get(group) != options:
+            what = f"is in {group} with other options" if group in present["member_of"] else f"is not in {group}"
+            given = ", ".join(f"{option.upper()} {str(value).upper()}" for option, value in options.items())
+            found.append((what, f"GRANT {identifier(group)} TO {name} WITH {given};"))
     for group in sorted(set(present["member_of"]) - set(role.member_of)):
         found.append((f"is in {group}", f"REVOKE {identifier(group)} FROM {name};"))
     if set(present["settings"]) != {f"{key}={value}" for key, value in role.settings.items()}:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra import context, host
-from pyinfra.api import deploy, operation
+from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import tls
 from deploys.lib import artifacts, findings, hosts
 from deploys.lib.operations import TEMPLATES, Commands, File, files, refusal, template, upload
 from deploys.lib.settings import ROOT, FlywaySettings, PostgresqlSettings
 from deploys.postgresql import patroni
-from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD
+from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, STRUCTURE
 from deploys.postgresql.database import NAME
 from deploys.postgresql.psql import Query, execute
 
@@ -37,7 +37,7 @@ def schema() -> None:
     """Every migration in sql/ is applied, none was edited afterwards, and functions, views, policies and grants are as the files say."""
     settings = hosts.settings(FlywaySettings)
     upload(name="Flyway", source=lambda: artifacts.jars(TEMPLATES / "flyway" / "pom.xml"), directory=f"{HOME}/lib")
-    upload(name="Migrations", source=lambda: SQL, directory=f"{HOME}/sql")
+    upload(name="Migrations", source=lambda: SQL, directory=f"{HOME}/sql", pattern="[VR]*__*")
     files(
         name="How Flyway logs in",
         entries=[
@@ -87,36 +87,59 @@ def migrate() -> Commands:
         findings.report(f"{', '.join(edited)} differ from what was applied")
         yield refusal(f"{', '.join(edited)} were applied before with other content: put them back and write a new migration.")
         return
+    if by_hand := [what for what in _differing() or [] if what.startswith(STRUCTURE)]:
+        # What is there when migrations have run becomes the record that drift compares with: nothing may slip in with them.
+        yield _cannot_be_put_back(by_hand)
+        return
     findings.report(f"not applied: {', '.join(pending)}")
     java = f"java -Xmx256m -XX:TieredStopAtLevel=1 -cp '{HOME}/lib/*'"  # it lives for a second: no time to optimise
     yield f"cd {HOME} && {java} org.flywaydb.commandline.Main -configFiles={CONFIG} -skipCheckForUpdate migrate"
+    yield from _record()
 
 
 @operation()
 def mend() -> Commands:
     """The catalogue is what it was right after the last migration; where it is not, the repeatable files are applied again.
 
-    A table, column, constraint or index that was changed by hand is named and refused: no file can put back data.
+    A table's columns, constraints and indexes that were changed by hand are named and refused: no file can put back data.
     """
     if not patroni.is_leader():
         return
     differing = _differing()
-    if differing is None or MIGRATIONS in differing:
-        yield execute(RECORD, database=NAME)
-        return
-    if not differing:
-        return
-    findings.report(f"changed by hand: {', '.join(differing)}")
-    repeatables = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SQL.glob("R__*.sql")))
-    yield execute(repeatables, database=NAME, settings="-c role=phoenix_owner")
-    if context.state.is_executing and (left := _differing()):
-        yield refusal(
-            f"{', '.join(left)} in database {NAME} are not as the migrations made them and cannot be put back by themselves: "
-            "undo the change by hand, or write a migration that makes it."
-        )
+    if differing is None or MIGRATIONS in differing:  # a run ended between the migrations and the record of them
+        yield from _record()
+    elif differing:
+        findings.report(f"changed by hand: {_some(differing)}")
+        yield _repeatables()
+        if context.state.is_executing and (left := _differing()):
+            yield _cannot_be_put_back(left)
 
 
 def _differing() -> list[str] | None:
     """Objects that differ from the recorded catalogue, with how; None when nothing was recorded yet."""
     differing: list[str] | None = host.get_fact(Query, sql=DIFFERENCES, database=NAME)
     return differing
+
+
+def _record() -> Commands:
+    """Commands after which everything that the repeatable files define is theirs, and the catalogue is recorded."""
+    yield _repeatables()
+    yield execute(RECORD, database=NAME)
+
+
+def _repeatables() -> StringCommand:
+    sql = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SQL.glob("R__*.sql")))
+    return execute(sql, database=NAME, settings="-c role=phoenix_owner")
+
+
+def _cannot_be_put_back(objects: list[str]) -> StringCommand:
+    return refusal(
+        f"{_some(objects)} in database {NAME}: changed by hand, and no repeatable file puts it back: "
+        "undo the change by hand, or write a migration that makes it."
+    )
+
+
+def _some(names: list[str]) -> str:
+    """A list for people: the first dozen names."""
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more

@@ -1,0 +1,62 @@
+"""The firewall, asked from outside: what may be reached, what may not, and that other tables are left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+from testinfra.host import Host
+
+from deploys.lib.settings import HostSettings, Platform
+
+ANSWER_S = 1.0
+
+
+def reachable(address: str, port: int) -> bool:
+    """Whether a TCP connection from here is accepted; dropped packets run into the time-out."""
+    try:
+        socket.create_connection((address, port), timeout=ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def listener(vps1: Host) -> Iterator[int]:
+    """A service that nobody declared, on a port of vps1."""
+    port = 18080
+    vps1.check_output(f"systemd-run --quiet --unit=phoenix-test-listener python3 -m http.server {port} --bind 0.0.0.0")
+    vps1.check_output(f"for i in $(seq 50); do curl -s -o /dev/null 127.0.0.1:{port} && exit 0; sleep 0.1; done; exit 1")
+    yield port
+    vps1.run("systemctl stop phoenix-test-listener")
+
+
+@pytest.mark.changes
+def test_an_undeclared_service_cannot_be_reached(platform: Platform, listener: int) -> None:
+    assert not reachable(platform.hosts["vps1"][HostSettings].address, listener)
+
+
+@pytest.mark.parametrize("port", [22, 5432, 8008, 2379, 9090, 9093, 9100, 9187, 9188])
+def test_declared_services_can_be_reached(platform: Platform, port: int) -> None:
+    assert reachable(platform.hosts["vps1"][HostSettings].address, port)
+
+
+@pytest.mark.changes
+def test_the_table_of_another_survives_a_reload(vps1: Host) -> None:
+    vps1.check_output("nft add table inet somebody_else")
+    try:
+        vps1.check_output("systemctl restart phoenix-firewall")
+        assert "table inet somebody_else" in vps1.check_output("nft list tables")
+        assert "table inet phoenix" in vps1.check_output("nft list tables")
+    finally:
+        with contextlib.suppress(Exception):
+            vps1.run("nft delete table inet somebody_else")
+
+
+def test_nothing_listens_beyond_what_is_declared(vps1: Host) -> None:
+    allowed = {22, 2379, 2380, 5432, 8008, 9090, 9093, 9100, 9187, 9188}
+    listening = vps1.check_output("ss -Hltn | awk '{print $4}'").splitlines()
+    outside = {int(entry.rpartition(":")[2]) for entry in listening if not entry.startswith(("127.", "[::1]"))}
+    assert outside <= allowed, f"also listening: {sorted(outside - allowed)}"

@@ -1,0 +1,136 @@
+"""Rules and dashboards against the running Prometheus: every expression is executed, every metric in one exists, and an alert arrives."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from deploys.lib.settings import HostSettings, Platform, WorldSettings
+from ops import dashboards
+from tests.rules.promql import metrics
+
+ABSENT_FOR_NOW = {
+    # Empty until somebody writes the first measurement, or a team does.
+    "phoenix_consciousness_current",
+    "phoenix_consciousness_timestamp_seconds",
+    "phoenix_consciousness_team_current",
+    # Two observations have to lie behind the exporter.
+    "phoenix_db_transactions_per_second",
+    # Only while there are replication slots.
+    "pg_replication_slot_slot_is_active",
+    "pg_replication_slot_wal_status",
+    "pg_replication_slots_pg_wal_lsn_diff",
+    # A container may not read the kernel's clock discipline; the rule on it is armed where it can.
+    "node_timex_maxerror_seconds",
+    "node_timex_sync_status",
+    # Nothing is firing.
+    "ALERTS",
+}
+"""Metrics that a healthy, young platform may lack. Every other name in a rule or a dashboard has to exist."""
+
+
+@pytest.fixture(scope="module")
+def live_rules(prometheus: Any) -> list[dict[str, Any]]:
+    """Every rule that the running Prometheus has loaded."""
+    return [rule for group in prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+
+
+def test_every_rule_is_evaluated_without_error(live_rules: list[dict[str, Any]]) -> None:
+    broken = {rule["name"]: rule.get("lastError") for rule in live_rules if rule["health"] == "err"}
+    assert not broken
+    assert {"DatabaseDown", "Watchdog", "ConsciousnessBelowThreshold"} <= {rule["name"] for rule in live_rules}
+
+
+def test_every_rule_s_expression_can_be_executed(prometheus: Any, live_rules: list[dict[str, Any]]) -> None:
+    for rule in live_rules:
+        prometheus.query(rule["query"])  # asserts success
+
+
+@pytest.mark.parametrize("dashboard", dashboards.DASHBOARDS, ids=lambda one: one.uid)
+def test_every_query_of_a_dashboard_can_be_executed(prometheus: Any, dashboard: dashboards.Dashboard) -> None:
+    found = {title: prometheus.query(expression) for title, expression in dashboards.queries(dashboard)}
+    assert sum(map(bool, found.values())) > len(found) / 2, f"most panels are empty: {[title for title, rows in found.items() if not rows]}"
+
+
+def test_every_metric_named_in_a_rule_or_dashboard_exists(prometheus: Any, live_rules: list[dict[str, Any]]) -> None:
+    used = {name for rule in live_rules if rule["type"] == "alerting" for name in metrics(rule["query"])}
+    used |= {name for dashboard in dashboards.DASHBOARDS for _, expression in dashboards.queries(dashboard) for name in metrics(expression)}
+    present = set(prometheus.get("/api/v1/label/__name__/values"))
+    assert used - present - ABSENT_FOR_NOW == set()
+
+
+def test_the_names_that_may_be_absent_are_still_used(live_rules: list[dict[str, Any]]) -> None:
+    used = {name for rule in live_rules for name in metrics(rule["query"])}
+    used |= {name for dashboard in dashboards.DASHBOARDS for _, expression in dashboards.queries(dashboard) for name in metrics(expression)}
+    assert used >= ABSENT_FOR_NOW
+
+
+def test_every_host_is_expected_with_all_its_exporters(prometheus: Any) -> None:
+    expected = {(one["metric"]["host"], one["metric"]["feature"]) for one in prometheus.query("phoenix_expected")}
+    scraped = {(one["metric"]["host"], one["metric"]["job"]) for one in prometheus.query("up == 1")}
+    assert scraped <= expected
+    assert {feature for _, feature in expected} >= {"phoenix", "node", "postgres", "patroni", "etcd", "postgresql", "tls"}
+
+
+def test_certificates_are_looked_at_on_every_host(prometheus: Any) -> None:
+    hosts = {one["metric"]["host"] for one in prometheus.query('phoenix_expected{feature="tls"}')}
+    days = {
+        one["metric"]["host"]: float(one["value"][1]) / 86400
+        for one in prometheus.query("phoenix_tls_not_after_timestamp_seconds - time()")
+    }
+    assert set(days) == hosts
+    assert all(value > 21 for value in days.values()), days
+
+
+@pytest.fixture
+def received(world: Host, platform: Platform) -> Callable[..., list[dict[str, Any]]]:
+    """`received(alertname, status)`: what the lab's receiver got since this test began."""
+    member = platform.hosts["world"]
+    url = f"http://{member[HostSettings].address}:{member[WorldSettings].alert_receiver_port}"
+    began = float(world.check_output("date +%s.%N"))
+
+    def ask(alertname: str, status: str) -> list[dict[str, Any]]:
+        answer = world.check_output("curl -sf %s", f"{url}/alerts?alertname={alertname}&status={status}&since={began}")
+        found: list[dict[str, Any]] = json.loads(answer)["alerts"]
+        return found
+
+    return ask
+
+
+def _within(seconds: float, ask: Callable[[], list[Any]]) -> list[Any]:
+    deadline = time.monotonic() + seconds
+    while not (found := ask()) and time.monotonic() < deadline:
+        time.sleep(1)
+    return found
+
+
+def test_the_dead_man_s_switch_is_pressed(received: Callable[..., list[dict[str, Any]]]) -> None:
+    (alert, *_) = _within(150, lambda: received("Watchdog", "firing"))
+    assert alert["labels"]["severity"] == "watchdog"
+    assert alert["annotations"]["runbook_url"].endswith("/Watchdog.md")
+
+
+@pytest.fixture
+def stopped_exporter(vps1: Host) -> Iterator[Host]:
+    """The Phoenix exporter, stopped by somebody who forgot to start it again."""
+    vps1.check_output("systemctl stop phoenix-exporter.service")
+    yield vps1
+    vps1.check_output("systemctl start phoenix-exporter.service")
+
+
+@pytest.mark.changes
+@pytest.mark.timeout(600)
+def test_an_alert_arrives_and_resolves(stopped_exporter: Host, received: Callable[..., list[dict[str, Any]]]) -> None:
+    """An exporter stops: two minutes later the receiver is told, and again when it is back. What needs the exporter is kept from it."""
+    (firing, *_) = _within(210, lambda: received("PhoenixExporterDown", "firing"))
+    assert firing["labels"]["host"] == "vps1"
+    assert firing["labels"]["severity"] == "critical"
+    assert received("TaskBacklogGrowing", "firing") == []
+    stopped_exporter.check_output("systemctl start phoenix-exporter.service")
+    (resolved, *_) = _within(150, lambda: received("PhoenixExporterDown", "resolved"))
+    assert resolved["fingerprint"] == firing["fingerprint"]

@@ -1,0 +1,85 @@
+"""TLS: who has no certificate of ours gets no answer, and certificates renew by a deploy."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from deploys.lib.pki import HOST_DAYS, Authority
+from deploys.lib.secrets import SecretStore
+from deploys.lib.settings import HostSettings, Platform
+
+
+@pytest.fixture(scope="module")
+def ca(secrets: SecretStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ca") / "ca.crt"
+    path.write_text(Authority.of(secrets).certificate)
+    return path
+
+
+@pytest.mark.parametrize("port", [2379, 2380, 9090, 9093, 9100, 9187, 9188])
+def test_without_a_client_certificate_there_is_no_answer(platform: Platform, ca: Path, port: int) -> None:
+    address = platform.hosts["vps1"][HostSettings].address
+    answer = subprocess.run(
+        ["curl", "-s", "--max-time", "5", "--cacert", str(ca), f"https://{address}:{port}/metrics"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode != 0
+    assert answer.stdout == ""
+
+
+def test_patroni_tells_anybody_who_leads_but_obeys_only_certificates(platform: Platform, ca: Path) -> None:
+    url = f"https://{platform.hosts['vps1'][HostSettings].address}:8008"
+    curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "--cacert", str(ca)]
+    assert subprocess.run([*curl, f"{url}/primary"], capture_output=True, text=True, check=False).stdout == "200"
+    refused = subprocess.run([*curl, "-X", "POST", "-d", "{}", f"{url}/restart"], capture_output=True, text=True, check=False)
+    assert refused.stdout in ("000", "403")
+
+
+@pytest.mark.parametrize("port", [2379, 8008, 9090, 9093, 9100, 9187, 9188])
+def test_certificate_is_of_our_authority_and_for_this_host(vps1: Host, platform: Platform, port: int) -> None:
+    address = platform.hosts["vps1"][HostSettings].address
+    seen = vps1.run(
+        f"cd /etc/phoenix/tls && openssl s_client -connect {address}:{port} -CAfile ca.crt -cert host.crt -key host.key "
+        f"-verify_ip {address} -verify_return_error -brief </dev/null 2>&1"
+    )
+    assert "Verification: OK" in seen.stdout
+
+
+def test_key_is_readable_for_root_and_its_group_only(vps1: Host) -> None:
+    key = vps1.file("/etc/phoenix/tls/host.key")
+    assert (key.user, key.group, key.mode) == ("root", "phoenix-tls", 0o640)
+
+
+def test_the_authority_s_key_is_on_no_host(vps1: Host, secrets: SecretStore) -> None:
+    line = secrets.get("tls/ca.key").splitlines()[1]
+    assert vps1.run("grep -rlF -- %s /etc /opt /var/lib /root /home 2>/dev/null", line).stdout == ""
+
+
+@pytest.mark.changes
+def test_an_old_certificate_is_renewed_and_taken_over(
+    vps1: Host, platform: Platform, secrets: SecretStore, phoenix: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """As on the 61st of its 90 days: a deploy replaces it, PostgreSQL serves the new one without a restart."""
+    address = platform.hosts["vps1"][HostSettings].address
+    request = vps1.check_output("openssl req -new -key /etc/phoenix/tls/host.key -subj /CN=vps1")
+    names = ["vps1", address, "localhost", "127.0.0.1"]
+    old = Authority.of(secrets).sign(request, name="vps1", alternatives=names, days=HOST_DAYS - 61)
+    vps1.check_output("printf '%%s' %s >/etc/phoenix/tls/host.crt", old)
+    started = vps1.check_output("runuser -u postgres -- psql -XAtqc 'SELECT pg_postmaster_start_time()'")
+
+    deployed = phoenix("deploy", "--json")
+
+    assert deployed.returncode == 0, deployed.stderr
+    served = vps1.check_output(
+        "openssl s_client -starttls postgres -connect 127.0.0.1:5432 </dev/null 2>/dev/null | openssl x509 -noout -checkend %s && echo good",
+        str((HOST_DAYS - 2) * 86400),
+    )
+    assert "good" in served
+    assert vps1.check_output("runuser -u postgres -- psql -XAtqc 'SELECT pg_postmaster_start_time()'") == started
