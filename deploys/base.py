@@ -47,7 +47,7 @@ def fit() -> Commands:
     elif resources.free_mb < settings.min_free_mb:
         problem = (
             f"{host.name} has {resources.free_mb} MB of disk left and a deploy wants {settings.min_free_mb}: "
-            "free some (see docs/runbooks/HostDiskFilling.md), or lower host_min_free_mb."
+            "free some (see docs/runbooks/HostDiskAlmostFull.md), or lower host_min_free_mb."
         )
     elif resources.client and not _within(resources.client, settings.ssh_networks):
         problem = (

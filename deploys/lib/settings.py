@@ -15,10 +15,12 @@ import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pyinfra.api import Host
+
+if TYPE_CHECKING:  # importing pyinfra takes half a second, which the command line need not wait for
+    from pyinfra.api import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP_DATA = ROOT / "inventory" / "group_data"

@@ -82,6 +82,9 @@ TRUNCATE phoenix.deployed_catalog;
 INSERT INTO phoenix.deployed_catalog (object, definition) {OBJECTS};
 """
 
+# Whether there is a record at all.
+RECORDED = "SELECT to_json(to_regclass('phoenix.deployed_catalog') IS NOT NULL)"
+
 # Which objects are missing, added or altered since, as "<object> (<how>)"; null when nothing was ever recorded.
 DIFFERENCES = f"""
 WITH present AS ({OBJECTS})

@@ -14,7 +14,7 @@ from deploys.lib import artifacts, findings, hosts
 from deploys.lib.operations import TEMPLATES, Commands, File, files, refusal, template, upload
 from deploys.lib.settings import ROOT, FlywaySettings, PostgresqlSettings
 from deploys.postgresql import patroni
-from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, STRUCTURE
+from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, RECORDED, STRUCTURE
 from deploys.postgresql.database import NAME
 from deploys.postgresql.psql import Query, execute
 
@@ -63,7 +63,8 @@ def schema() -> None:
 def checksum(path: Path) -> int:
     """Flyway's checksum of a migration: CRC-32 over the lines without their ends, as a signed 32-bit integer."""
     crc = 0
-    for line in path.read_text(encoding="utf-8").removeprefix("\ufeff").splitlines():
+    # What ends a line is \n, \r\n or \r, all read as \n here; splitlines() would take more characters for ends.
+    for line in path.read_text(encoding="utf-8").removeprefix("\ufeff").split("\n"):
         crc = zlib.crc32(line.encode(), crc)
     return crc - (1 << 32) if crc & (1 << 31) else crc
 
@@ -87,8 +88,11 @@ def migrate() -> Commands:
         findings.report(f"{', '.join(edited)} differ from what was applied")
         yield refusal(f"{', '.join(edited)} were applied before with other content: put them back and write a new migration.")
         return
-    if by_hand := [what for what in _differing() or [] if what.startswith(STRUCTURE)]:
+    differing = _differing() or []
+    by_hand = [what for what in differing if what.startswith(STRUCTURE)]
+    if by_hand and MIGRATIONS not in differing:  # else an earlier run came as far as some migrations, and these are theirs
         # What is there when migrations have run becomes the record that drift compares with: nothing may slip in with them.
+        findings.report(f"changed by hand: {_some(by_hand)}")
         yield _cannot_be_put_back(by_hand)
         return
     findings.report(f"not applied: {', '.join(pending)}")
@@ -106,7 +110,13 @@ def mend() -> Commands:
     if not patroni.is_leader():
         return
     differing = _differing()
-    if differing is None or MIGRATIONS in differing:  # a run ended between the migrations and the record of them
+    if differing is None and host.get_fact(Query, sql=RECORDED, database=NAME):
+        # To record now would make right whatever stands in the way.
+        findings.report("the catalogue cannot be compared with its record")
+        yield refusal(
+            f"The catalogue of database {NAME} cannot be compared with its record: deploy again, or look at 'phoenix logs patroni'."
+        )
+    elif differing is None or MIGRATIONS in differing:  # a run ended between the migrations and the record of them
         yield from _record()
     elif differing:
         findings.report(f"changed by hand: {_some(differing)}")

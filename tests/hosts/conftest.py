@@ -29,6 +29,7 @@ CURL = f"curl -s --max-time 10 --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "changes: breaks something on a host, or deploys; not run by phoenix verify")
+    config.addinivalue_line("markers", "slow: waits for something that takes its time; not run by phoenix up")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

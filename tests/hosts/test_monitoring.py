@@ -50,6 +50,7 @@ def test_alertmanager_is_reached_and_notifies(prometheus: Prometheus) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prometheus")
 def test_the_dead_man_s_switch_is_pressed(received: Callable[[], list[dict[str, Any]]]) -> None:
     wait_for(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in received()), 120, "the watchdog arrives")
@@ -64,19 +65,18 @@ def test_a_fault_arrives_and_its_end_too(vps1: Host, prometheus: Prometheus, rec
         return [
             alert
             for alert in received()
-            if alert["labels"]["alertname"] == "ExporterDown"
-            and alert["labels"].get("job") == "postgres"
+            if alert["labels"]["alertname"] == "PhoenixExporterDown"
             and alert["status"] == status
             and alert["receivedAt"] >= started
         ]
 
-    vps1.check_output("systemctl stop prometheus-postgres-exporter")
+    vps1.check_output("systemctl stop phoenix-exporter")
     try:
         wait_for(lambda: told("firing"), 300, "the alert arrives")
     finally:
-        vps1.check_output("systemctl start prometheus-postgres-exporter")
+        vps1.check_output("systemctl start phoenix-exporter")
     (alert, *_) = told("firing")
-    assert alert["annotations"]["runbook_url"].endswith("/ExporterDown.md")
+    assert alert["annotations"]["runbook_url"].endswith("/PhoenixExporterDown.md")
     assert "vps1" in alert["annotations"]["summary"]
     wait_for(lambda: told("resolved"), 240, "its end is told")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +14,7 @@ from testinfra.host import Host
 
 from deploys.lib.settings import HostSettings, Platform, WorldSettings
 from ops import dashboards
+from tests.rules import runbooks
 from tests.rules.promql import metrics
 
 ABSENT_FOR_NOW = {
@@ -134,3 +137,34 @@ def test_an_alert_arrives_and_resolves(stopped_exporter: Host, received: Callabl
     stopped_exporter.check_output("systemctl start phoenix-exporter.service")
     (resolved, *_) = _within(150, lambda: received("PhoenixExporterDown", "resolved"))
     assert resolved["fingerprint"] == firing["fingerprint"]
+
+
+READS = ("SELECT", "SHOW", "TABLE")
+
+
+def _questions() -> list[runbooks.Command]:
+    """Commands of the runbooks that only ask, and have nothing to fill in."""
+    return [one for one in runbooks.commands() if not runbooks.PLACEHOLDER.search(" ".join(one.words))]
+
+
+def test_the_questions_of_the_runbooks_can_be_asked_to_the_database(vps1: Host) -> None:
+    """Every statement of a runbook that only reads is executed."""
+    for one in _questions():
+        if one.sql.startswith(READS) and not re.search(r"pg_terminate|pg_cancel|pg_drop|pg_switch", one.sql):
+            role = ["-c", f"SET ROLE {one.words[one.words.index('--role') + 1]}"] if "--role" in one.words else []
+            words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "phoenix", *role, "-c", one.sql]
+            done = vps1.run("cd / && " + shlex.join(words))
+            assert done.succeeded, f"{one.page}: {one.sql}: {done.stderr}"
+
+
+def test_the_questions_of_the_runbooks_can_be_asked_to_prometheus(prometheus: Any) -> None:
+    asked = [shlex.split(one.remote)[1] for one in _questions() if one.remote.startswith("phoenix-query ")]
+    assert len(asked) > 10
+    for expression in asked:
+        prometheus.query(expression)  # asserts success
+
+
+def test_the_programs_of_the_runbooks_are_on_the_host(vps1: Host) -> None:
+    programs = {word for one in runbooks.commands() for word in re.findall(r"(?:^|&& |\| )([\w-]+)", one.remote)}
+    missing = {program for program in programs if not vps1.run("command -v %s", program).succeeded}
+    assert not missing
