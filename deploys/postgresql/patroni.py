@@ -9,6 +9,7 @@ from typing import Any
 
 from pyinfra import context, host
 from pyinfra.api import deploy, operation
+from pyinfra.operations.util import any_changed
 
 from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
@@ -65,14 +66,15 @@ def patroni() -> None:
             File(DROP_IN, template("postgresql/patroni.service.conf.j2")),
         ],
     )
-    service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
+    runs = service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
     verify.answers(
         name="A leader is elected",
         script=f'{tls.CURL} --max-time 5 {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',
         seconds=120,
         problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
     )
-    shared_configuration(name="Configuration shared by the members")
+    shared = shared_configuration(name="Configuration shared by the members")
+    taken_over(name="Patroni has taken the change over", _if=any_changed(runs, shared))
     restart_when_pending(name="Restart if parameters wait for one")
     verify.answers(
         name="PostgreSQL answers over TLS",
@@ -201,6 +203,13 @@ def shared_configuration() -> Commands:
         findings.report(f"Patroni's shared configuration differs: {', '.join(differing)}")
         stamp = f"touch {PATCHED} && " if "postgresql" in differing else ""  # the rest is Patroni's own: PostgreSQL reads nothing
         yield f"{stamp}{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
+
+
+@operation()
+def taken_over() -> Commands:
+    """Patroni has had a round of its loop to hand a change on to PostgreSQL: only then does the catalogue know what waits for a restart."""
+    if context.state.is_executing:
+        yield f"sleep {hosts.settings(PostgresqlSettings).loop_wait_s + 1}"
 
 
 @operation()

@@ -205,6 +205,29 @@ def test_a_restart_owed_by_an_earlier_run_is_made_good(phoenix: Phoenix, vps1: H
     assert changed == {"Id=prometheus-node-exporter.service"} or len(changed) == 1
 
 
+def test_a_parameter_is_reloaded_where_that_is_enough_and_restarts_the_server_once_where_not(
+    phoenix: Phoenix, psql: Callable[..., str], tmp_path: Path
+) -> None:
+    start = psql(START)
+    reloadable = changed_inventory(
+        tmp_path, "postgresql_version=17", 'postgresql_version=17, postgresql_parameters={"log_temp_files": "33MB"}'
+    )
+    assert command("-i", str(reloadable), "deploy").returncode == 0
+    assert (psql("SHOW log_temp_files"), psql(START)) == ("33MB", start)
+
+    frozen = changed_inventory(tmp_path, "postgresql_version=17", "postgresql_version=17, postgresql_max_connections=190")
+    assert command("-i", str(frozen), "deploy").returncode == 0
+    assert psql("SHOW max_connections") == "190"
+    assert psql("SHOW log_temp_files") == "32MB"
+    restarted = psql(START)
+    assert restarted != start
+    assert json.loads(command("-i", str(frozen), "deploy", "--json").stdout)["changed"] == 0
+    assert psql(START) == restarted
+
+    deploy(phoenix)
+    assert psql("SHOW max_connections") == "200"
+
+
 def test_a_full_disk_refuses_the_deploy_and_leaves_the_host_as_it_was(phoenix: Phoenix, vps1: Host, tmp_path: Path) -> None:
     before = starts(vps1)
     inventory = changed_inventory(tmp_path, "host_memory_mb=4096", "host_memory_mb=4096, host_min_free_mb=100_000_000")
