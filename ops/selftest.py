@@ -28,8 +28,9 @@ def parts(*, fresh: bool) -> dict[str, Commands]:
     return {
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [*python, "ops.lockfile", "--check"]],
         "unit": [[*pytest, "tests/unit"]],
-        "rules": [[*pytest, "tests/rules"]],
+        "exporter": [[*pytest, "tests/exporter"]],
         "lab": [up],
+        "rules": [[*pytest, "tests/rules"]],
         "exporter": [[*pytest, "tests/exporter"]],
         "sql": [[*pytest, "tests/sql"]],
         "hosts": [[*pytest, "tests/hosts"]],

@@ -111,6 +111,7 @@ def parameters() -> dict[str, Any]:
         **size().parameters(),
         **newer,
         "max_connections": settings.max_connections,
+        "reserved_connections": 3,  # for the exporters: what is full has to be seen
         "max_locks_per_transaction": 256,  # hypertables and partitions take a lock for each chunk
         "max_prepared_transactions": 0,
         "max_wal_senders": 12,

@@ -39,7 +39,10 @@ ROLES = (
     Role("samurai_agent", settings={"statement_timeout": "30s", "idle_in_transaction_session_timeout": "1min"}),
     # The exporters read with it, over and over: it may neither pile up nor write.
     Role(
-        "monitor", connections=10, member_of=("pg_monitor",), settings={"default_transaction_read_only": "on", "statement_timeout": "10s"}
+        "monitor",
+        connections=10,
+        member_of=("pg_monitor", "pg_use_reserved_connections"),
+        settings={"default_transaction_read_only": "on", "statement_timeout": "10s"},
     ),
     Role("public_api", connections=50, settings={"default_transaction_read_only": "on", "statement_timeout": "5s"}),
     Role("replicator", replication=True),

@@ -1,0 +1,28 @@
+"""All collectors, in the order in which a scrape runs them.
+
+`database` is first and is never cached: its answer is what phoenix_up stands on. The dearest come last, so that a tight
+deadline costs the fewest metrics.
+"""
+
+from phoenix_exporter.collector import Collector
+from phoenix_exporter.collectors import (
+    agents,
+    consciousness,
+    database,
+    jobs,
+    personas,
+    pipeline,
+    statements,
+    tasks,
+)
+
+ALL: tuple[Collector, ...] = (
+    database.COLLECTOR,
+    consciousness.COLLECTOR,
+    agents.COLLECTOR,
+    tasks.COLLECTOR,
+    pipeline.COLLECTOR,
+    jobs.COLLECTOR,
+    statements.COLLECTOR,
+    personas.COLLECTOR,
+)
