@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+import time
 from pathlib import Path
 
 import pyrage
@@ -15,7 +16,7 @@ from deploys.lib.settings import Platform
 from ops import inventory
 from ops.errors import DONE, Failed, Refused
 from ops.options import common
-from ops.terminal import Terminal
+from ops.terminal import Terminal, seconds
 
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,8 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
     set_.add_argument("name", metavar="NAME")
     rekey = actions.add_parser("rekey", parents=shared, help="encrypt everything again, to exactly the recipients named")
     rekey.add_argument("recipients", nargs="+", metavar="age1...", help="who can read it from now on")
+    rotate = "make a new key for personas' e-mail addresses and encrypt all of them again; run again, it goes on where it ended"
+    actions.add_parser("rotate-pii", parents=shared, help=rotate)
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
@@ -59,11 +62,29 @@ def _run(options: argparse.Namespace, platform: Platform, terminal: Terminal) ->
         store.set(options.name, _ask(options.name))
         terminal.result({"name": options.name, "replaced": known})
         terminal.line(f"{options.name} {'replaced' if known else 'stored'} in {inventory.shown(store.path)}.", "green")
+    elif options.action == "rotate-pii":
+        return rotate_pii(platform, store, terminal)
     else:
         recipients = _recipients(options.recipients)
         store.rekey(recipients)
         terminal.result({"recipients": recipients, "secrets": len(store.names())})
         terminal.line(f"{len(store.names())} secrets encrypted again, to {len(recipients)} recipients.", "green")
+    return DONE
+
+
+def rotate_pii(platform: Platform, store: SecretStore, terminal: Terminal) -> int:
+    """Encrypt every persona's e-mail address under a new key. The old key stays in the store: older backups open only with it."""
+    from ops import pgconn, pii, pii_rotation  # noqa: PLC0415 - brings psycopg, which the other actions do without
+
+    started = time.monotonic()
+    with pgconn.connect(platform, "architect") as connection:
+        try:
+            done = pii_rotation.rotate_keys(connection, store, progress=terminal.say)
+        except pii.PiiError as error:
+            raise Failed(str(error)) from error
+    took = time.monotonic() - started
+    terminal.result({"ok": True, "seconds": round(took, 2), **vars(done)})
+    terminal.line(f"{done.reencrypted} addresses are under key {done.key_id} now ({seconds(took)}).", "green")
     return DONE
 
 

@@ -31,7 +31,6 @@ def parts(*, fresh: bool) -> dict[str, Commands]:
         "exporter": [[*pytest, "tests/exporter"]],
         "lab": [up],
         "rules": [[*pytest, "tests/rules"]],
-        "exporter": [[*pytest, "tests/exporter"]],
         "sql": [[*pytest, "tests/sql"]],
         "hosts": [[*pytest, "tests/hosts"]],
     }

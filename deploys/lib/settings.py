@@ -362,7 +362,7 @@ def _fault(host: str, model: type[Service], fault: Any, source: str) -> str:
         return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {source}."
     reason = str(fault["msg"]).removeprefix("Value error, ")
     if not field:  # of several settings together: the reason names them
-        origins = [_origin(f"{model.prefix}_{name}", source) for name in model.model_fields if name in reason]
+        origins = [_origin(f"{model.prefix}_{name}", source) for name in model.model_fields if name in reason] or [source]
         own = _shown(Path(source))  # what is set for a host or its group is more likely the mistake
         return f"{own if own in origins else origins[0]}: host {host}: {model.prefix} is refused: {reason}."
     return f"{where}{path} is {fault['input']!r}, refused: {reason[:1].lower()}{reason[1:]}."

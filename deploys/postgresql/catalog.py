@@ -77,6 +77,8 @@ STRUCTURE = ("column ", "constraint ", "index ", "type ")
 
 RECORD = f"""
 CREATE TABLE IF NOT EXISTS phoenix.deployed_catalog (object text PRIMARY KEY, definition text);
+ALTER TABLE phoenix.deployed_catalog OWNER TO phoenix_owner;
+GRANT SELECT ON phoenix.deployed_catalog TO monitor;
 COMMENT ON TABLE phoenix.deployed_catalog IS 'Objects of the schema as the last migration left them: what phoenix drift compares with.';
 TRUNCATE phoenix.deployed_catalog;
 INSERT INTO phoenix.deployed_catalog (object, definition) {OBJECTS};

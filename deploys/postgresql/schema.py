@@ -96,7 +96,8 @@ def migrate() -> Commands:
         yield _cannot_be_put_back(by_hand)
         return
     findings.report(f"not applied: {', '.join(pending)}")
-    java = f"java -Xmx256m -XX:TieredStopAtLevel=1 -cp '{HOME}/lib/*'"  # it lives for a second: no time to optimise
+    # It lives for a second: no time to optimise. Its history tells times without a zone; ours is UTC.
+    java = f"java -Xmx256m -XX:TieredStopAtLevel=1 -Duser.timezone=UTC -cp '{HOME}/lib/*'"
     yield f"cd {HOME} && {java} org.flywaydb.commandline.Main -configFiles={CONFIG} -skipCheckForUpdate migrate"
     yield from _record()
 

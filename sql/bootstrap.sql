@@ -1,0 +1,48 @@
+-- What a superuser must do once in the database before the first migration, and may repeat at any time:
+--   psql -X -v ON_ERROR_STOP=1 -d phoenix -f sql/bootstrap.sql
+-- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api and the extensions; makes everything else that the
+-- migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
+
+-- phoenix_board owns the few functions and views that deliberately see every task (the board, the vote counters). It is a role of its
+-- own so that a function or view written as phoenix_owner stays under the caller's row security (docs/decisions/0102-agent-identity.md).
+DO $$
+BEGIN
+    IF to_regrole('phoenix_board') IS NULL THEN
+        CREATE ROLE phoenix_board NOLOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT;
+    END IF;
+END
+$$;
+ALTER ROLE phoenix_board NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+-- INHERIT FALSE: the owner can act as the board on purpose (SET ROLE), and never by accident.
+GRANT phoenix_board TO phoenix_owner WITH INHERIT FALSE, SET TRUE;
+
+CREATE SCHEMA IF NOT EXISTS phoenix AUTHORIZATION phoenix_owner;
+ALTER SCHEMA phoenix OWNER TO phoenix_owner;
+GRANT USAGE, CREATE ON SCHEMA phoenix TO phoenix_board;
+GRANT USAGE ON SCHEMA phoenix TO architect, samurai_agent, monitor, public_api;
+REVOKE ALL ON SCHEMA phoenix FROM PUBLIC;
+
+-- No temporary objects for agents: they share one login, and behind a pooler a temporary table left by one session
+-- would stand in front of the real one for the next.
+DO $$
+BEGIN
+    EXECUTE format('REVOKE CREATE, TEMPORARY, CONNECT ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO phoenix_owner, architect, samurai_agent, monitor, public_api', current_database());
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO phoenix_owner', current_database());
+    EXECUTE format('ALTER DATABASE %I SET search_path = phoenix, public', current_database());
+END
+$$;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+-- A new function is nobody's to call until R__80_grants.sql says so.
+ALTER DEFAULT PRIVILEGES FOR ROLE phoenix_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE phoenix_board REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+
+-- Jobs run as architect: pg_cron starts them in background workers, and PostgreSQL 16 refuses to start one for a role without LOGIN.
+-- The schema is missing only where pg_cron lives in another database of the cluster (a test database).
+DO $$
+BEGIN
+    IF to_regnamespace('cron') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA cron TO architect;
+    END IF;
+END
+$$;

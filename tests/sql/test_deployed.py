@@ -1,0 +1,40 @@
+"""The same assertions on the lab's own database, as the deploy left it. Each file is a transaction that is rolled back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.sql.conftest import LAB_HOST, TESTS, check_tap, lab_machine, tap_script
+from tests.sql.server import Machine
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Machine:
+    """vps1 with the deployed database."""
+    machine = None if os.environ.get("PHOENIX_TEST_SHELL") else lab_machine()
+    if machine is None:
+        if os.environ.get("PHOENIX_TEST_REQUIRE_LAB"):
+            pytest.fail(f"the lab's {LAB_HOST} does not answer over SSH: run 'make up'")
+        pytest.skip(f"the lab's {LAB_HOST} does not answer over SSH: run 'make up'")
+    return machine
+
+
+def psql(machine: Machine, script: str) -> list[str]:
+    """Lines that psql prints for a script, as the superuser."""
+    return machine.as_postgres(["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", "phoenix", "-f", "-"], stdin=script).splitlines()
+
+
+@pytest.mark.parametrize("test", TESTS, ids=lambda path: path.stem)
+def test_deployed_schema(deployed: Machine, pgtap: str, test: Path) -> None:
+    check_tap(psql(deployed, tap_script(pgtap, test)))
+
+
+def test_every_migration_is_in_the_history_with_its_phase(deployed: Machine) -> None:
+    files = sorted(path.name.split("__")[0].removeprefix("V") for path in (TESTS[0].parents[1]).glob("V*__*.sql"))
+    shown = psql(
+        deployed, "SELECT version || ' ' || fibonacci_phase FROM phoenix.schema_version WHERE applied_at <= now() + INTERVAL '1 minute'"
+    )
+    assert sorted(shown) == sorted(f"{version} {version.split('.')[0]}" for version in files)
