@@ -1,5 +1,7 @@
 """Control groups of the machines: a tree of its own for each, with its ceilings, on whatever layout this computer has.
 
+Only for computers that systemd does not run; where it does, the groups are its business (see nspawn.py).
+
 Without one of their own, machines started from the same group would share one tree, and each one's systemd would see
 the other's processes in its services.
 """
@@ -61,18 +63,10 @@ def ceilings(hierarchy: Hierarchy, machine: Machine) -> dict[str, str]:
     return files
 
 
-def prefix(lab: Lab, machine: Machine) -> list[str]:
-    """What to put before the command line of the machine: fewer cores where the machine has fewer than this computer,
-    and where systemd runs this computer, a scope of systemd's own instead of groups made here."""
-    argv = []
-    if _systemd_rules():
-        argv += ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={lab.table}-{machine.name}"]
-        argv += ["--slice=machine.slice", "--property=Delegate=yes", f"--property=MemoryMax={machine.memory_mb}M"]
-        argv += [f"--property=CPUQuota={machine.cpus * 100}%"]
+def affinity(lab: Lab, machine: Machine) -> list[str]:
+    """What to put before the machine's command line where it has fewer cores than this computer."""
     cores = choose_cores(sorted(os.sched_getaffinity(0)), machine.cpus, lab.machines.index(machine))
-    if cores:
-        argv += ["taskset", "--cpu-list", ",".join(map(str, cores))]
-    return argv
+    return ["taskset", "--cpu-list", ",".join(map(str, cores))] if cores else []
 
 
 def choose_cores(available: list[int], wanted: int, turn: int) -> list[int]:
@@ -87,8 +81,6 @@ def choose_cores(available: list[int], wanted: int, turn: int) -> list[int]:
 
 def enter(lab: Lab, machine: Machine, pid: int) -> None:
     """Move process `pid` into the machine's own groups, made with their ceilings where the layout has such."""
-    if _systemd_rules():
-        return
     for hierarchy in hierarchies():
         group = hierarchy.path / lab.table / machine.name
         group.mkdir(parents=True, exist_ok=True)
@@ -116,10 +108,6 @@ def leave(lab: Lab, name: str | None = None) -> None:
                     break
                 except OSError:  # the last process has ended but is not yet accounted for
                     time.sleep(0.05)
-
-
-def _systemd_rules() -> bool:
-    return Path("/run/systemd/system").is_dir()
 
 
 def _deepest_first(top: Path) -> Iterator[Path]:

@@ -17,7 +17,7 @@ from lab.machines import Machine
 _ARCHIVES = Path("var/cache/apt/archives")
 _LISTS = Path("var/lib/apt/lists")
 _GONE = "root.gone"
-_KEEP_PACKAGES_S = 30 * 24 * 3600
+_KEEP_S = 30 * 24 * 3600
 
 
 def make(lab: Lab, machine: Machine, base: Path, sources: Sequence[mirror.Source]) -> None:
@@ -154,12 +154,12 @@ def harvest(lab: Lab, name: str) -> int:
 
 
 def prune(lab: Lab) -> None:
-    """Drop packages that no machine had for 30 days, and leavings of killed harvests."""
-    for directory in (_ARCHIVES, _LISTS):
-        for file in _cache(lab, directory).glob("*"):
-            leaving = file.name.startswith(".") and file.name.endswith(".part")
-            if leaving or (directory is _ARCHIVES and time.time() - file.stat().st_mtime > _KEEP_PACKAGES_S):
-                file.unlink(missing_ok=True)
+    """Drop packages that no machine had for 30 days, base systems as old as that, and leavings of killed harvests."""
+    old = [*_cache(lab, _ARCHIVES).glob("*"), *lab.paths.cache.glob("base-*.tar.zst")]
+    old = [file for file in old if time.time() - file.stat().st_mtime > _KEEP_S]
+    leavings = [file for directory in (_ARCHIVES, _LISTS) for file in _cache(lab, directory).glob(".*.part")]
+    for file in {*old, *leavings}:
+        file.unlink(missing_ok=True)
 
 
 def _cache(lab: Lab, directory: Path) -> Path:

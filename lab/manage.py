@@ -89,6 +89,8 @@ def down(*, progress: Progress = _silent, lab: Lab | None = None) -> None:
         disk.prune(lab)
         network.down(lab)
         cgroup.leave(lab)
+        if lab.paths.state.exists():
+            progress(f"removing {lab.paths.state}")
         for name in sorted(present):
             disk.discard(lab, name)
         leftovers.remove_tree(lab.paths.state)

@@ -24,8 +24,8 @@ def up(lab: Lab) -> None:
     shell.run(["ip", "link", "set", lab.bridge, "mtu", str(mtu()), "up"])
     shell.run(["ip", "address", "replace", f"{lab.gateway}/24", "dev", lab.bridge])
     for machine in lab.machines:  # those that run were cut off when somebody removed the bridge
-        if _link_exists(cable := f"vb-{lab.nspawn_name(machine.name)}"):
-            shell.run(["ip", "link", "set", cable, "master", lab.bridge, "up"])
+        if _link_exists(cable(lab, machine.name)):
+            shell.run(["ip", "link", "set", cable(lab, machine.name), "master", lab.bridge, "up"])
     _remember_forwarding(lab)
     if _FORWARD.read_text().strip() != "1":
         _FORWARD.write_text("1")
@@ -52,6 +52,17 @@ def down(lab: Lab) -> None:
     if record == "0":
         _FORWARD.write_text("0")
     (lab.paths.state / "ip_forward").unlink(missing_ok=True)
+
+
+def cable(lab: Lab, name: str) -> str:
+    """The host's end of the cable of machine `name`, as nspawn calls it."""
+    return f"vb-{lab.nspawn_name(name)}"
+
+
+def unplug(lab: Lab, name: str) -> None:
+    """Remove the cable of a machine that does not run. The kernel does it too, but only when it comes round to it."""
+    if _link_exists(cable(lab, name)):
+        shell.run(["ip", "link", "delete", cable(lab, name)], check=False)
 
 
 def ruleset(lab: Lab) -> str:

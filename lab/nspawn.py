@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import cgroup, leftovers, shell
+from lab import cgroup, leftovers, network, shell
 from lab.config import Lab
 from lab.errors import LabError
 from lab.machines import Machine
@@ -19,6 +19,8 @@ from lab.machines import Machine
 # asks to be rebooted and expects whoever started it to start it again.
 _KEEPER = 'read -r go || exit; while :; do "$@" </dev/null; [ $? -eq 133 ] || exit; done'
 
+# Debian 13's systemd knows only the unified layout of control groups, also where this computer has the old one.
+_UNIFIED = "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"
 _EXPORTS = Path("/run/systemd/nspawn/unix-export")
 
 
@@ -60,25 +62,69 @@ def start(lab: Lab, machine: Machine) -> None:
     if not Path("/dev/net/tun").exists():
         shell.run(["modprobe", "tun"], check=False)
     _clear(lab, machine.name)
-    keeper = ["sh", "-c", _KEEPER, _label(lab, machine.name), *command(lab, machine)]
+    console = lab.paths.console(machine.name)
+    before = console.stat().st_size if console.exists() else 0
+    if Path("/run/systemd/system").is_dir():
+        shell.run([*service(lab, machine), *cgroup.affinity(lab, machine), *command(lab, machine)])
+    else:
+        _start_kept(lab, machine)
+    deadline = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        if machine.name not in find(lab):
+            said = console.read_bytes()[before:].decode(errors="replace").split("\n")
+            reason = " / ".join(line.strip() for line in said[:2] if line.strip())
+            raise LabError(f"{machine.name}: systemd-nspawn ended at once: {reason}: mend that and run `up` again")
+        time.sleep(0.1)
+
+
+def service(lab: Lab, machine: Machine) -> list[str]:
+    """The beginning of the command line that makes the machine a transient service, on a computer that systemd runs.
+
+    The properties are those of systemd's own systemd-nspawn@.service: without KillMode=mixed a shutdown of this
+    computer would wait 90 s for its machines.
+    """
+    console = lab.paths.console(machine.name)
+    properties = {
+        "Type": "exec",
+        "KillMode": "mixed",
+        "Delegate": "yes",
+        "RestartForceExitStatus": "133",
+        "SuccessExitStatus": "133",
+        "MemoryMax": f"{machine.memory_mb}M",
+        "CPUQuota": f"{machine.cpus * 100}%",
+        "TasksMax": "infinity",
+        "StandardOutput": f"append:{console}",
+        "StandardError": f"append:{console}",
+    }
+    return [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        f"--unit={lab.table}-{machine.name}",
+        "--slice=machine.slice",
+        f"--setenv={_UNIFIED}=1",
+        *(f"--property={key}={value}" for key, value in properties.items()),
+        "--",
+    ]
+
+
+def _start_kept(lab: Lab, machine: Machine) -> None:
+    """Start the machine under a shell that starts it again when it reboots, on a computer that systemd does not run."""
+    keeper = ["sh", "-c", _KEEPER, _label(lab, machine.name), *cgroup.affinity(lab, machine), *command(lab, machine)]
     ready, go = os.pipe()
     with lab.paths.console(machine.name).open("ab") as console, os.fdopen(ready) as stdin:
         process = subprocess.Popen(
-            [*cgroup.prefix(lab, machine), *keeper],
+            keeper,
             stdin=stdin,
             stdout=console,
             stderr=console,
             start_new_session=True,
             cwd="/",
-            env=shell.environment({"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}),
+            env=shell.environment({_UNIFIED: "1"}),
         )
     with os.fdopen(go, "w") as started:
         cgroup.enter(lab, machine, process.pid)
         started.write("go\n")
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=0.5)
-        said = lab.paths.console(machine.name).read_text(errors="replace").strip().splitlines()[-2:]
-        raise LabError(f"{machine.name}: systemd-nspawn ended at once: {' / '.join(said)}: mend that, run `up` again")
 
 
 def find(lab: Lab) -> dict[str, Running]:
@@ -159,10 +205,9 @@ def kill(lab: Lab, name: str) -> None:
 
 
 def _clear(lab: Lab, name: str) -> None:
-    """Remove the mount that newer nspawns leave when they are killed; with it they refuse to start the machine again."""
-    export = _EXPORTS / lab.nspawn_name(name)
-    if export.exists():
-        leftovers.remove_tree(export)
+    """Remove what a killed nspawn leaves behind: with its mount or its end of the cable the next one refuses to start."""
+    leftovers.remove_tree(_EXPORTS / lab.nspawn_name(name))
+    network.unplug(lab, name)
 
 
 def _gone(lab: Lab, name: str, timeout_s: float) -> bool:
