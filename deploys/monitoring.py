@@ -51,6 +51,17 @@ def expected() -> list[Expected]:
     return monitoring.expected_of(scraped, extra)
 
 
+def password_secrets(settings: MonitoringSettings) -> dict[str, str]:
+    """Name of each receiver's SMTP password in the secret store, by the receiver's name."""
+    return {one.name: one.email.password_secret for one in settings.receivers if one.email and one.email.password_secret}
+
+
+def require_secrets() -> None:
+    """Raise SecretError, before anything changes, when a receiver's password is not in the store."""
+    for name in password_secrets(hosts.settings(MonitoringSettings)).values():
+        hosts.secrets().get(name)
+
+
 @deploy("Prometheus and Alertmanager")
 def prometheus() -> None:
     """Both run with the rules and receivers of the settings, and every target answers."""
@@ -61,8 +72,8 @@ def prometheus() -> None:
     scraped = targets()
     alertmanagers = [target for target in scraped if target.job == "alertmanager"]
     rule_files = monitoring.rules(expected=expected(), runbook_url=settings.runbook_url, overrides=settings.rules)
-    password_secrets = {one.name: one.email.password_secret for one in settings.receivers if one.email and one.email.password_secret}
-    password_files = {name: f"/etc/prometheus/smtp-{name}.password" for name in password_secrets}
+    passwords = password_secrets(settings)
+    password_files = {name: f"/etc/prometheus/smtp-{name}.password" for name in passwords}
     defaults = {unit: f"/etc/default/{unit}" for unit in PACKAGES}
     drop_ins = {unit: f"/etc/systemd/system/{unit}.service.d/phoenix.conf" for unit in PACKAGES}
 
@@ -75,10 +86,7 @@ def prometheus() -> None:
                 PROMETHEUS,
                 monitoring.prometheus(targets=scraped, alertmanagers=alertmanagers, scrape_interval_s=settings.scrape_interval_s),
             ),
-            *[
-                File(password_files[name], partial(_secret, secret), "root", "prometheus", "640")
-                for name, secret in password_secrets.items()
-            ],
+            *[File(password_files[name], partial(_secret, secret), "root", "prometheus", "640") for name, secret in passwords.items()],
             File(
                 ALERTMANAGER,
                 monitoring.alertmanager(receivers=settings.receivers, password_files=password_files),

@@ -21,7 +21,11 @@ groups = set(host.groups)
 ours = "world" not in groups
 
 generated.ensure(hosts.secrets())
+if "monitoring" in groups:
+    monitoring.require_secrets()
 base.preflight()
+if "postgresql" in groups:
+    patroni.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)

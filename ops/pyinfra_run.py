@@ -160,7 +160,7 @@ class LogReader:
         if self._exception:
             kind, _, text = self._exception.partition(": ")
             # Our own exceptions carry a whole sentence; a stranger's needs its kind beside it, and the log.
-            ours = kind in {"SettingsError", "SecretError", "BundleError", "OperationError", "DeployError"} and bool(text)
+            ours = kind in {"SettingsError", "SecretError", "BundleError", "ArtifactError", "OperationError", "DeployError"} and bool(text)
             return text if ours else f"the deploy broke off with {self._exception}: run it again with -v for the whole log."
         if exit_code < 0:
             return f"pyinfra was ended by signal {-exit_code}: run the same command again."

@@ -161,8 +161,7 @@ def seed(
         step("task_comments", "id task_id agent_id content created_at", _comments(plan), staged=True)
         step("task_comment_votes", "comment_id agent_id vote", _comment_votes(plan), staged=True)
         step("task_company_values", "task_id company_id amount", _task_values(plan))
-        # Staged as well: COPY into any hypertable ends the server process with TimescaleDB 2.19.3 on PostgreSQL 17.12, the pair that
-        # Debian 13 ships; INSERT is sound (docs/decisions/0106-timescale-editions.md).
+        # Staged as well: where somebody switches pgaudit's log on, COPY into a hypertable ends the server (decision 0106).
         step("consciousness_timeline", _TIMELINE, _timeline(plan), staged=True)
         conn.execute(_CURRENT_TASKS)
         _build_indexes(conn, indexes, progress)

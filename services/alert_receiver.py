@@ -163,6 +163,7 @@ class Server(ThreadingHTTPServer):
     """HTTP or HTTPS. The TLS handshake happens in the connection's own thread, so a client that never speaks blocks nobody."""
 
     daemon_threads = True
+    request_queue_size = 128  # of the standard 5, twenty notifications at once lose some
     context: ssl.SSLContext | None = None
 
     def finish_request(self, request: Any, client_address: Any) -> None:

@@ -31,8 +31,7 @@ def jars(pom: Path) -> Path:
     directory = cache() / "jars" / f"{pom.parent.name}-{key}"
     if directory.exists():
         return directory
-    if shutil.which("mvn") is None:
-        raise ArtifactError(f"{pom} needs Maven on the computer that deploys: run apt-get install --no-install-recommends maven.")
+    _need_maven(pom)
     partial = directory.with_name(f"{directory.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
@@ -48,3 +47,16 @@ def jars(pom: Path) -> Path:
         raise ArtifactError(f"{pom}: {', '.join(differing)} are not what jars.sha256 pins: find out why before you trust the repository.")
     partial.rename(directory)
     return directory
+
+
+def _need_maven(pom: Path) -> None:
+    """Debian's Maven, installed when it is missing and this is root."""
+    if shutil.which("mvn") is not None:
+        return
+    install = ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "maven"]
+    if os.geteuid() == 0 and shutil.which("apt-get") is not None:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in (["apt-get", "update", "-qq"], install):
+            subprocess.run(command, env=environment, capture_output=True, check=False)
+    if shutil.which("mvn") is None:
+        raise ArtifactError(f"{pom} needs Maven on the computer that deploys: run 'apt-get install --no-install-recommends maven' as root.")

@@ -124,6 +124,11 @@ class UnitState:
 class Unit(FactBase[UnitState]):
     """State of one unit. `watched` are files that it reads."""
 
+    @staticmethod
+    def default() -> UnitState:
+        """Of a host where systemd says nothing: to a deploy that only looks, the unit is not there."""
+        return Unit().process(["LoadState=not-found"])
+
     def command(self, unit: str, watched: list[str]) -> str:
         files = " ".join(shlex.quote(path) for path in watched) or "/dev/null"
         return (

@@ -134,6 +134,7 @@ def packages(names: list[str]) -> Commands:
     yield (
         "set -e; export DEBIAN_FRONTEND=noninteractive; policy=/usr/sbin/policy-rc.d; "
         "printf '#!/bin/sh\\nexit 101\\n' >$policy; chmod 755 $policy; trap 'rm -f $policy' EXIT; "
+        "dpkg --configure -a; "  # what an interrupted run left half-installed
         "apt-get -q -o DPkg::Lock::Timeout=120 update; "
         "apt-get -qy -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "
         f"install --no-install-recommends {shlex.join(missing)}"

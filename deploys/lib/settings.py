@@ -138,12 +138,6 @@ class PostgresqlSettings(Service):
         return self
 
 
-class FlywaySettings(Service):
-    prefix = "flyway"
-
-    version: str
-
-
 class ExporterSettings(Service):
     prefix = "exporter"
 
@@ -206,7 +200,6 @@ SERVICES: dict[str, type[Service]] = {
         HostSettings,
         EtcdSettings,
         PostgresqlSettings,
-        FlywaySettings,
         ExporterSettings,
         MonitoringSettings,
         WorldSettings,
@@ -359,7 +352,7 @@ def _fault(host: str, model: type[Service], fault: Any, source: str) -> str:
         hint = f"did you mean {model.prefix}_{near[0]}?" if near else f"remove it; {model.prefix} has {', '.join(model.model_fields)}."
         return f"{where}{path} is not a setting: {hint}"
     if fault["type"] == "missing":
-        return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {source}."
+        return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {_shown(Path(source))}."
     reason = str(fault["msg"]).removeprefix("Value error, ")
     if not field:  # of several settings together: the reason names them
         origins = [_origin(f"{model.prefix}_{name}", source) for name in model.model_fields if name in reason] or [source]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pyinfra import context, host
 from pyinfra.api import deploy, operation
-from pyinfra.operations.util import any_changed
 
 from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
@@ -20,8 +20,6 @@ from deploys.postgresql.psql import PSQL
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
-PATCHED = "/run/phoenix-patched-patroni"
-"""Its time says when a deploy last changed PostgreSQL parameters in Patroni's store."""
 UNREAD = "unread"
 
 # Parameters that have to be the same on all members: Patroni takes them from its store only.
@@ -42,6 +40,27 @@ def packages() -> list[str]:
     """Debian packages of the server and of Patroni."""
     settings = hosts.settings(PostgresqlSettings)
     return [name.format(version=settings.version) for name in settings.packages] + ["patroni", "python3-etcd", "python3-psycopg2"]
+
+
+@deploy("Host is fit for a deploy: its data")
+def preflight() -> None:
+    """Refuse, before anything changes, settings that would leave the host's data behind and begin an empty cluster beside it."""
+    same_cluster(name="Data of this version and name, or none")
+
+
+@operation()
+def same_cluster() -> Commands:
+    """What data there is belongs to the version and the cluster name of the settings."""
+    settings = hosts.settings(PostgresqlSettings)
+    found = host.get_fact(facts.Output, script="ls -d /var/lib/postgresql/*/*/PG_VERSION 2>/dev/null || true").split()
+    wanted = f"/var/lib/postgresql/{settings.version}/{settings.cluster_name}/PG_VERSION"
+    if found and wanted not in found:
+        problem = (
+            f"{host.name} has data in {', '.join(str(Path(path).parent) for path in found)}, and the settings ask for PostgreSQL "
+            f"{settings.version} with cluster name {settings.cluster_name}: put postgresql_version and postgresql_cluster_name back."
+        )
+        findings.report(problem)
+        yield refusal(problem)
 
 
 @deploy("No cluster of the package's own")
@@ -66,15 +85,14 @@ def patroni() -> None:
             File(DROP_IN, template("postgresql/patroni.service.conf.j2")),
         ],
     )
-    runs = service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
+    service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
     verify.answers(
         name="A leader is elected",
         script=f'{tls.CURL} --max-time 5 {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',
         seconds=120,
         problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
     )
-    shared = shared_configuration(name="Configuration shared by the members")
-    taken_over(name="Patroni has taken the change over", _if=any_changed(runs, shared))
+    shared_configuration(name="Configuration shared by the members")
     restart_when_pending(name="Restart if parameters wait for one")
     verify.answers(
         name="PostgreSQL answers over TLS",
@@ -163,7 +181,10 @@ def parameters() -> dict[str, Any]:
         # pg_cron cannot log in under scram; with workers of its own it need not.
         "cron.use_background_workers": True,
         "cron.timezone": "UTC",
-        "pgaudit.log": "role,ddl",
+        # While pgaudit logs anything, COPY into a hypertable ends the server with a segmentation fault, whoever runs it (TimescaleDB
+        # issue 7667, open in 2026): PostgreSQL's own log has the statements that change roles and definitions instead.
+        "pgaudit.log": "none",
+        "log_statement": "ddl",
         "pgaudit.log_parameter": False,
         "pg_stat_statements.max": 5000,
         "pg_stat_statements.track": "top",
@@ -202,15 +223,7 @@ def shared_configuration() -> Commands:
     if present is None or not _contains(present, wanted):
         differing = _differences(present or {}, wanted)
         findings.report(f"Patroni's shared configuration differs: {', '.join(differing)}")
-        stamp = f"touch {PATCHED} && " if "postgresql" in differing else ""  # the rest is Patroni's own: PostgreSQL reads nothing
-        yield f"{stamp}{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
-
-
-@operation()
-def taken_over() -> Commands:
-    """Patroni has had a round of its loop to hand a change on to PostgreSQL: only then does the catalogue know what waits for a restart."""
-    if context.state.is_executing:
-        yield f"sleep {hosts.settings(PostgresqlSettings).loop_wait_s + 1}"
+        yield f"{_curl()} -X PATCH {url} --data-binary {shlex.quote(json.dumps(wanted))}"
 
 
 @operation()
@@ -228,15 +241,17 @@ def restart_when_pending() -> Commands:
 def _pending(seconds: int) -> str:
     """Shell that prints the parameters that wait for a restart.
 
-    Patroni tells PostgreSQL of a new configuration in its next loop only. Until the server has read what this deploy wrote, for up to
-    `seconds`, nothing would seem to wait; then `UNREAD` is printed.
+    Patroni hands a new configuration on to PostgreSQL in one of its next loops only. Until then, for up to `seconds`, nothing would seem
+    to wait; after that `UNREAD` is printed.
     """
+    shared = ", ".join(f"('{name}', '{value}')" for name, value in parameters().items() if name in SHARED)
     query = (
-        f"SELECT CASE WHEN pg_conf_load_time() < to_timestamp(${{t:-0}}) THEN '{UNREAD}' "
+        f"SELECT CASE WHEN pg_conf_load_time() < to_timestamp(${{t:-0}}) OR EXISTS (SELECT FROM (VALUES {shared}) w (name, value) "
+        f"WHERE NOT EXISTS (SELECT FROM pg_file_settings f WHERE f.name = w.name AND f.setting = w.value)) THEN '{UNREAD}' "
         "ELSE (SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart) END"
     )
     return (
-        f"t=$(LC_ALL=C stat -c %.Y {facts.reload_stamp('patroni.service')} {PATCHED} 2>/dev/null | sort -n | tail -n 1); "
+        f"t=$(LC_ALL=C stat -c %.Y {facts.reload_stamp('patroni.service')} 2>/dev/null); "
         f'end=$(($(date +%s) + {seconds})); while w=$({PSQL} -Atqc "{query}" 2>/dev/null); test "$w" = {UNREAD}; do '
         'test $(date +%s) -lt $end || break; sleep 0.5; done; echo "$w"'
     )
@@ -253,7 +268,7 @@ def _differences(present: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _url(settings: PostgresqlSettings) -> str:
-    return f"https://127.0.0.1:{settings.patroni_port}"
+    return f"https://{hosts.settings(HostSettings).address}:{settings.patroni_port}"
 
 
 def _curl() -> str:

@@ -12,7 +12,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from deploys import tls
 from deploys.lib import artifacts, findings, hosts
 from deploys.lib.operations import TEMPLATES, Commands, File, files, refusal, template, upload
-from deploys.lib.settings import ROOT, FlywaySettings, PostgresqlSettings
+from deploys.lib.settings import ROOT, PostgresqlSettings
 from deploys.postgresql import patroni
 from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, RECORDED, STRUCTURE
 from deploys.postgresql.database import NAME
@@ -35,7 +35,6 @@ END
 @deploy("Schema")
 def schema() -> None:
     """Every migration in sql/ is applied, none was edited afterwards, and functions, views, policies and grants are as the files say."""
-    settings = hosts.settings(FlywaySettings)
     upload(name="Flyway", source=lambda: artifacts.jars(TEMPLATES / "flyway" / "pom.xml"), directory=f"{HOME}/lib")
     upload(name="Migrations", source=lambda: SQL, directory=f"{HOME}/sql", pattern="[VR]*__*")
     files(
@@ -50,7 +49,6 @@ def schema() -> None:
                     ca=tls.CA,
                     sql=f"{HOME}/sql",
                     password=lambda: hosts.secrets().get("postgresql/architect"),
-                    version=settings.version,
                 ),
                 mode="600",
             )

@@ -37,6 +37,3 @@ postgresql_patroni_port = 8008
 postgresql_failover_ttl_s = 20
 postgresql_loop_wait_s = 3
 postgresql_retry_timeout_s = 5
-
-# Flyway applies sql/. Its jars come from the Maven repository by templates/flyway/pom.xml.
-flyway_version = "11.8.2"

@@ -108,12 +108,10 @@ def psql_as(vps1: Host, secrets: SecretStore) -> Callable[..., Any]:
     """`psql_as("monitor", "SELECT 1")`: the finished psql command as that login, over TCP and TLS with its password."""
 
     def ask(role: str, sql: str, *, database: str = "phoenix", sslmode: str = "verify-full") -> Any:
-        # The password goes by stdin into the environment of psql: it is in nobody's argument list.
-        script = (
-            f"read -r PGPASSWORD && export PGPASSWORD && psql -XAtq -v ON_ERROR_STOP=1 "
-            f"'host=127.0.0.1 dbname={database} user={role} sslmode={sslmode} sslrootcert={CA}' -c {shlex.quote(sql)}"
-        )
-        return vps1.run("printf '%%s\\n' %s | sh -c %s", secrets.get(f"postgresql/{role}"), script)
+        # psql finds the password in its environment, and the script on stdin.
+        login = f"host=127.0.0.1 dbname={database} user={role} sslmode={sslmode} sslrootcert={CA}"
+        script = f"read -r PGPASSWORD && export PGPASSWORD && psql -XAtq -v ON_ERROR_STOP=1 {shlex.quote(login)} -f -"
+        return vps1.run("printf '%%s\\n' %s %s | sh -c %s", secrets.get(f"postgresql/{role}"), sql, script)
 
     return ask
 

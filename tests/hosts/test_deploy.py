@@ -245,6 +245,7 @@ def test_a_full_disk_refuses_the_deploy_and_leaves_the_host_as_it_was(phoenix: P
         ("postgresql_version=17", 'postgresql_version="17"', "postgresql_version"),
         ("postgresql_version=17", "postgresql_versoin=17", "did you mean postgresql_version"),
         ("10.66.0.11", "not an address", "host_address"),
+        ("monitoring_scrape_interval_s=2,", "monitoring_scrape_interval_s=2, monitoring_retention_days=0,", "monitoring_retention_days"),
         ('_STATE / "secrets.yaml"', '_STATE / "no-secrets.yaml"', "no-secrets.yaml does not exist"),
     ],
 )
@@ -253,6 +254,29 @@ def test_a_bad_setting_is_refused_in_a_sentence_before_any_host_is_touched(tmp_p
     assert refused.returncode == 2
     assert complaint in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("postgresql_version=17", "postgresql_version=16", "put postgresql_version and"),
+        ("postgresql_version=17", 'postgresql_version=17, postgresql_cluster_name="other"', "has data in /var/lib/postgresql/17/phoenix"),
+        (
+            '"webhook": {"url": "http://10.66.0.20:9099/"},',
+            '"email": {"to": ["a@b.org"], "sender": "c@b.org", "smarthost": "d:25", "username": "e", "password_secret": "smtp/x"},',
+            "has no secret 'smtp/x'",
+        ),
+    ],
+)
+def test_what_would_lose_data_or_stop_half_way_is_refused_before_anything_changes(
+    vps1: Host, tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    before = vps1.check_output("find /etc -newermt '-1 day' -type f -printf '%%p %%T@\\n' | sort | sha256sum")
+    refused = command("-i", str(changed_inventory(tmp_path, old, new)), "deploy")
+    assert refused.returncode == 2, refused.stderr
+    assert complaint in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert vps1.check_output("find /etc -newermt '-1 day' -type f -printf '%%p %%T@\\n' | sort | sha256sum") == before
 
 
 def test_an_unknown_host_is_refused(phoenix: Phoenix) -> None:

@@ -65,9 +65,7 @@ def test_a_fault_arrives_and_its_end_too(vps1: Host, prometheus: Prometheus, rec
         return [
             alert
             for alert in received()
-            if alert["labels"]["alertname"] == "PhoenixExporterDown"
-            and alert["status"] == status
-            and alert["receivedAt"] >= started
+            if alert["labels"]["alertname"] == "PhoenixExporterDown" and alert["status"] == status and alert["receivedAt"] >= started
         ]
 
     vps1.check_output("systemctl stop phoenix-exporter")

@@ -12,6 +12,14 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import HostSettings, Platform, PostgresqlSettings
 
+# psql reads the rows of COPY FROM STDIN behind the statement; in a transaction that is given up, so that nothing stays.
+COPY_ONE_ROW = """BEGIN;
+COPY phoenix.consciousness_timeline (time, global_consciousness, global_trust) FROM STDIN (DELIMITER ',');
+2026-01-01 00:00:00+00,100,0.5
+\\.
+ROLLBACK;
+"""
+
 LOGINS = ["architect", "samurai_agent", "monitor", "public_api"]
 
 
@@ -105,6 +113,16 @@ def test_a_query_is_seen_by_name_and_without_its_values(psql: Callable[..., str]
     psql("SELECT 'phoenix-literal-4711'")
     seen = psql("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%phoenix-literal-4711%'")
     assert seen == "0"
+
+
+@pytest.mark.changes
+def test_an_agent_that_copies_into_the_timeline_does_not_end_the_server(psql_as: Callable[..., Any], psql: Callable[..., str]) -> None:
+    """TimescaleDB and a pgaudit that logs do not get on (docs/decisions/0106): every process of the server would start anew."""
+    started = "SELECT backend_start FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    before = psql(started)
+    copied = psql_as("samurai_agent", COPY_ONE_ROW)
+    assert copied.succeeded, copied.stderr
+    assert psql(started) == before
 
 
 def test_psql_of_the_command_reaches_the_leader(phoenix: Callable[..., subprocess.CompletedProcess[str]]) -> None:
