@@ -11,7 +11,7 @@ from deploys import tls
 from deploys.exporters import WEB
 from deploys.lib import hosts, monitoring, verify
 from deploys.lib.monitoring import Expected, Target
-from deploys.lib.operations import Directory, File, files, service, template
+from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, of
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
@@ -46,6 +46,9 @@ def expected() -> list[Expected]:
     names = sorted({target.host for target in scraped})
     database = hosts.members("postgresql")
     extra = [Expected(name, "tls") for name in names] + [Expected(str(member.name), "postgresql") for member in database]
+    extra += [
+        Expected(str(member.name), "clock") for member in inventory if of(member, HostSettings).own_clock and str(member.name) in names
+    ]
     if len(database) > 1:
         extra += [Expected(str(member.name), "replication") for member in database]
     return monitoring.expected_of(scraped, extra)
@@ -121,6 +124,7 @@ def prometheus() -> None:
             *[File(path, template("prometheus/service.conf.j2")) for path in drop_ins.values()],
         ],
     )
+    nothing_else(name="No rules but these", directory=RULES, names=list(rule_files))
     service(
         name="Alertmanager runs with this configuration",
         unit="prometheus-alertmanager.service",
@@ -131,7 +135,7 @@ def prometheus() -> None:
         name="Prometheus runs with this configuration",
         unit="prometheus.service",
         restart_on=[defaults["prometheus"], drop_ins["prometheus"], WEB],
-        reload_on=[PROMETHEUS, *[f"{RULES}/{name}" for name in rule_files]],
+        reload_on=[PROMETHEUS, RULES, *[f"{RULES}/{name}" for name in rule_files]],
     )
     client = f"{tls.CURL} --max-time 10"
     verify.answers(

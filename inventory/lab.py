@@ -20,6 +20,8 @@ def _machine(name, address, **settings):
             "host_service_networks": ["10.66.0.0/24"],
             "host_operator_keys": [_OPERATOR_KEY.read_text().strip() if _OPERATOR_KEY.exists() else "the lab was never started"],
             "host_secrets_file": str(_STATE / "secrets.yaml"),
+            # Machines of the lab are containers.
+            "host_own_clock": False,
             # Machines take their packages from Debian, by the mirror that this computer uses.
             "host_apt_sources": {},
             **settings,

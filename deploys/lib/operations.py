@@ -123,6 +123,15 @@ def absent(paths: list[str]) -> Commands:
 
 
 @operation()
+def nothing_else(directory: str, names: list[str]) -> Commands:
+    """`directory` holds no file but these: what an earlier version of the platform left there goes."""
+    present = host.get_fact(facts.Output, script=f"ls -A {shlex.quote(directory)} 2>/dev/null || true").splitlines()
+    for name in sorted(set(present) - set(names)):
+        findings.report(f"{directory}/{name} belongs to nothing")
+        yield StringCommand("rm", "-f", "--", QuoteString(f"{directory}/{name}"))
+
+
+@operation()
 def packages(names: list[str]) -> Commands:
     """The host has these Debian packages. Their services are not started by the installation: the deploy starts them, configured."""
     installed = host.get_fact(facts.PackageVersions, packages=sorted(names))

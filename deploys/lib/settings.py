@@ -91,6 +91,8 @@ class HostSettings(Service):
     operator_keys: list[str] = Field(min_length=1)
     """Public SSH keys of the people who operate the platform."""
     timezone: str = Field(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$")
+    own_clock: bool
+    """Whether the host keeps a clock of its own, and its synchronisation is watched; a container has its computer's."""
     journal_max_mb: int = Field(ge=50)
     min_free_mb: int = Field(ge=100)
     """A deploy is refused when a host has less free disk than this."""

@@ -11,6 +11,9 @@ host_operator = "ops"
 
 host_timezone = "Etc/UTC"
 
+# A machine keeps a clock of its own, and an alert tells when no time server sets it. A container has its computer's.
+host_own_clock = True
+
 # Disk that the journal may take, in MB.
 host_journal_max_mb = 1024
 
