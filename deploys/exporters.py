@@ -49,7 +49,7 @@ def node() -> None:
         unit="phoenix-tls-expiry.timer",
         restart_on=["/etc/systemd/system/phoenix-tls-expiry.timer", tls.CERTIFICATE],
     )
-    _answers("Host exporter", settings.node_port, "node_boot_time_seconds", "prometheus-node-exporter")
+    _answers("Host exporter", settings.node_port, "phoenix_tls_not_after_timestamp_seconds{", "prometheus-node-exporter")
 
 
 @deploy("PostgreSQL exporter")

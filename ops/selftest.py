@@ -24,7 +24,7 @@ def parts(*, fresh: bool) -> dict[str, Commands]:
     """Each part's commands, in the order in which they run: the quick ones first, the lab before what needs it."""
     python = [sys.executable, "-m"]
     pytest = [*python, "pytest", "--durations=5"]
-    up = [*python, "ops", "up", "--skip-verify", *(["--fresh"] if fresh else [])]
+    up = [*python, "ops", "up", *(["--fresh"] if fresh else [])]
     return {
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [*python, "ops.lockfile", "--check"]],
         "unit": [[*pytest, "tests/unit"]],

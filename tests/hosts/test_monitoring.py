@@ -44,7 +44,8 @@ def test_rules_are_loaded_and_none_fails(prometheus: Prometheus) -> None:
 
 
 def test_alertmanager_is_reached_and_notifies(prometheus: Prometheus) -> None:
-    assert len(prometheus.get("/api/v1/alertmanagers")["activeAlertmanagers"]) == 1
+    # Prometheus finds it again some seconds after each reload.
+    wait_for(lambda: len(prometheus.get("/api/v1/alertmanagers")["activeAlertmanagers"]) == 1, 30, "Prometheus knows its Alertmanager")
     assert prometheus.value("sum(alertmanager_notifications_failed_total)") == 0 or (
         prometheus.value("sum(increase(alertmanager_notifications_failed_total[5m]))") == 0
     )

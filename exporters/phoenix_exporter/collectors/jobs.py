@@ -10,7 +10,7 @@ SELECT
     coalesce(extract(epoch FROM last_success), 0) AS last_success,
     extract(epoch FROM last_end - last_start) AS last_duration,
     coalesce(failures_24h, 0) AS failures,
-    CASE last_status WHEN 'failed' THEN 0 WHEN 'succeeded' THEN 1 END AS succeeded
+    (last_status IS NOT DISTINCT FROM 'failed')::int AS failing
 FROM phoenix.metrics_jobs
 ORDER BY jobname
 """
@@ -28,7 +28,7 @@ COLLECTOR = Collector(
             ("job",),
         ),
         Gauge("phoenix_job_last_duration_seconds", "last_duration", "How long the last finished run took.", ("job",)),
-        Gauge("phoenix_job_last_run_succeeded", "succeeded", "1 when the last finished run succeeded, 0 when it failed.", ("job",)),
+        Gauge("phoenix_job_failing", "failing", "1 when the newest run failed, 0 otherwise, also before the first.", ("job",)),
         Gauge("phoenix_job_failures_24h", "failures", "Runs that failed in the last 24 hours.", ("job",)),
     ),
 )
