@@ -139,14 +139,16 @@ def packages(names: list[str]) -> Commands:
     if not missing:
         return
     findings.report(f"packages missing: {', '.join(missing)}")
+    no_source = f"Failed to read the package sources of {host.name}: check its network and /etc/apt/sources.list.d, then deploy again."
+    no_package = f"Failed to install {', '.join(missing)} on {host.name}: apt says why above; './phoenix deploy -v' shows all of it."
     # policy-rc.d answering 101 keeps packages from starting their services unconfigured, some of them on public addresses.
     yield (
         "set -e; export DEBIAN_FRONTEND=noninteractive; policy=/usr/sbin/policy-rc.d; "
         "printf '#!/bin/sh\\nexit 101\\n' >$policy; chmod 755 $policy; trap 'rm -f $policy' EXIT; "
         "dpkg --configure -a; "  # what an interrupted run left half-installed
-        "apt-get -q -o DPkg::Lock::Timeout=120 update; "
+        f"apt-get -q -o DPkg::Lock::Timeout=120 -o APT::Update::Error-Mode=any update || {{ echo {shlex.quote(no_source)} >&2; exit 1; }}; "
         "apt-get -qy -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "
-        f"install --no-install-recommends {shlex.join(missing)}"
+        f"install --no-install-recommends {shlex.join(missing)} || {{ echo {shlex.quote(no_package)} >&2; exit 1; }}"
     )
 
 

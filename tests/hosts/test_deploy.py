@@ -294,6 +294,19 @@ def test_a_host_without_network_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+def test_a_host_that_reaches_no_package_source_says_so(phoenix: Phoenix, world: Host) -> None:
+    route = world.check_output("ip route show default")
+    world.check_output("apt-get -qq -y remove unattended-upgrades >/dev/null 2>&1; apt-get clean; ip route del default")
+    try:
+        failed = phoenix("deploy", "world")
+    finally:
+        world.check_output(f"ip route add {route}")
+    assert failed.returncode == 1
+    assert "phoenix: world: " in failed.stderr
+    assert "Failed to read the package sources of world" in failed.stderr.splitlines()[-1]
+    assert deploy(phoenix, "world")["changed"] > 0
+
+
 def test_two_deploys_at_the_same_time_do_not_mix(platform: Any) -> None:
     arguments = [sys.executable, "-m", "ops", "-i", str(platform.inventory), "deploy", "--json"]
     runs = [subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
