@@ -63,7 +63,7 @@ def postgres() -> None:
     files(
         name="Configuration",
         entries=[
-            File(password, lambda: hosts.secrets().get("postgresql/monitor"), "root", "prometheus", "640"),
+            File(password, hosts.secret("postgresql/monitor"), "root", "prometheus", "640"),
             File(
                 default,
                 template(
@@ -100,7 +100,7 @@ def phoenix() -> None:
         name="Configuration",
         entries=[
             Directory("/etc/phoenix-exporter"),
-            File(password, lambda: hosts.secrets().get("postgresql/monitor"), mode="600"),
+            File(password, hosts.secret("postgresql/monitor"), mode="600"),
             File(
                 CONFIG,
                 template(

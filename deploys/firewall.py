@@ -15,6 +15,9 @@ from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, M
 RULES = "/etc/phoenix/firewall.nft"
 UNIT = "/etc/systemd/system/phoenix-firewall.service"
 LOADED = "/run/phoenix-firewall.sha256"
+# Prints the table without the addresses that it counts.
+LIST = "nft -s -t list table inet phoenix"
+CONNECTIONS_PER_CLIENT = 50
 
 
 def ports() -> list[int]:
@@ -36,6 +39,17 @@ def ports() -> list[int]:
     return sorted(found)
 
 
+def per_client() -> dict[int, int]:
+    """How many connections one address may hold to each of `ports()`: nobody needs a secret to hold one, so one address alone must not be
+    able to take all that a service has."""
+    limits = dict.fromkeys(ports(), CONNECTIONS_PER_CLIENT)
+    if "postgresql" in host.groups:
+        # As many as the agents' login may have: one pooler in front of them is one address.
+        settings = hosts.settings(PostgresqlSettings)
+        limits[settings.port] = max(CONNECTIONS_PER_CLIENT // 4, settings.max_connections * 6 // 10)
+    return limits
+
+
 @deploy("Firewall")
 def firewall() -> None:
     """Default drop, from the first start on and after every boot."""
@@ -43,8 +57,8 @@ def firewall() -> None:
     files(
         name="Rules",
         entries=[
-            File(RULES, template("base/firewall.nft.j2", cfg=settings, ports=ports())),
-            File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED)),
+            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client())),
+            File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED, list=LIST)),
         ],
     )
     service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES, UNIT], restart_if=differs)
@@ -52,7 +66,7 @@ def firewall() -> None:
 
 def differs() -> bool:
     """Whether the kernel's table is another than the one that was loaded."""
-    script = f"nft -s list table inet phoenix | sha256sum | cmp -s - {LOADED}"
+    script = f"{LIST} | sha256sum | cmp -s - {LOADED}"
     changed = str(host.get_fact(facts.Output, script=script)).endswith(facts.FAILED)
     if changed:
         findings.report("the kernel's table inet phoenix is not the one of the rules file")

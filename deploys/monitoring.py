@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from pyinfra import host, inventory
 from pyinfra.api import deploy
 
@@ -17,7 +15,7 @@ from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, M
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
 RULES = "/etc/prometheus/rules"
 PROMETHEUS, ALERTMANAGER = "/etc/prometheus/prometheus.yml", "/etc/prometheus/alertmanager.yml"
-HTTP_CLIENT, AMTOOL = "/etc/prometheus/http-client.yml", "/etc/prometheus/amtool.yml"
+HTTP_CLIENT, AMTOOL = "/etc/prometheus/http-client.yml", "/etc/amtool/config.yml"
 
 
 def targets() -> list[Target]:
@@ -89,7 +87,7 @@ def prometheus() -> None:
                 PROMETHEUS,
                 monitoring.prometheus(targets=scraped, alertmanagers=alertmanagers, scrape_interval_s=settings.scrape_interval_s),
             ),
-            *[File(password_files[name], partial(_secret, secret), "root", "prometheus", "640") for name, secret in passwords.items()],
+            *[File(password_files[name], hosts.secret(secret), "root", "prometheus", "640") for name, secret in passwords.items()],
             File(
                 ALERTMANAGER,
                 monitoring.alertmanager(receivers=settings.receivers, password_files=password_files),
@@ -98,9 +96,8 @@ def prometheus() -> None:
                 "640",
             ),
             File(HTTP_CLIENT, monitoring.http_client),
-            File(AMTOOL, monitoring.amtool(url=alertmanager_url, http_client_file=HTTP_CLIENT)),
             Directory("/etc/amtool"),
-            File("/etc/amtool/config.yml", monitoring.amtool(url=alertmanager_url, http_client_file=HTTP_CLIENT)),
+            File(AMTOOL, monitoring.amtool(url=alertmanager_url, http_client_file=HTTP_CLIENT)),
             File("/usr/local/bin/phoenix-query", template("prometheus/phoenix-query.j2", url=url), mode="755"),
             File(
                 defaults["prometheus"],
@@ -150,10 +147,6 @@ def prometheus() -> None:
         seconds=60,
         problem=f"Prometheus on {host.name} does not reach all of its {len(scraped)} targets: ask it with phoenix-query 'up == 0'.",
     )
-
-
-def _secret(name: str) -> str:
-    return hosts.secrets().get(name)
 
 
 _EVERY_TARGET = (

@@ -21,12 +21,7 @@ def alert_receiver() -> None:
         name="Program and unit",
         entries=[
             File(PROGRAM, (ROOT / "services" / "alert_receiver.py").read_text(encoding="utf-8")),
-            File(
-                UNIT,
-                template(
-                    "world/alert-receiver.service.j2", address=own, port=port, program=PROGRAM, identity={"certificate": "", "key": ""}
-                ),
-            ),
+            File(UNIT, template("world/alert-receiver.service.j2", address=own, port=port, program=PROGRAM)),
         ],
     )
     service(name="Receiver runs", unit="alert-receiver.service", restart_on=[PROGRAM, UNIT])

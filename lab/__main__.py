@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             words = args.command[1:] if args.command[:1] == ["--"] else args.command
             command = manage.ssh_command(args.name, words)
-            os.execvp(command[0], command)  # noqa: S606
+            os.execvp(command[0], command)  # noqa: S606 - a list, no shell
     except LabError as error:
         print(f"lab: {error}" if not str(error).startswith("lab:") else str(error), file=sys.stderr)
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -61,10 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, dashes, rest = words, False, []
     if "--" in words:
         own, dashes, rest = words[: words.index("--")], True, words[words.index("--") + 1 :]
-    complete = parser([word for word in own if word in VERBS])
-    given = complete.parse_args(own)
-    if dashes and given.verb not in PASS_ON:
-        complete.error(f"{given.verb} passes nothing on to another program, leave out --")
+    try:
+        given = _given(own, dashes=dashes)
+    except Refused as error:
+        return _report(error, as_json="--json" in own)
     given.rest = rest
     given.as_json = getattr(given, "as_json", False)
     given.verbose = getattr(given, "verbose", False)
@@ -77,17 +78,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(importlib.import_module(f"ops.{VERBS[given.verb][0]}").run(given, terminal))
     except (Failed, Refused) as error:
-        for line in str(error).splitlines():
-            print(f"phoenix: {line}", file=sys.stderr)
-        if given.as_json:
-            print(json.dumps({"ok": False, "error": str(error)}))
-        return error.exit_code
+        return _report(error, as_json=given.as_json)
     except KeyboardInterrupt:
         print("phoenix: stopped; run the same command again to go on.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output (head, less) went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _given(own: Sequence[str], *, dashes: bool) -> argparse.Namespace:
+    """The arguments in front of --, understood. Raises Refused."""
+    complete = parser([word for word in own if word in VERBS])
+    given, unknown = complete.parse_known_args(own)
+    if unknown:
+        words = " ".join(unknown)
+        hint = f", put -- before what belongs to {given.verb} itself" if given.verb in PASS_ON else ""
+        raise Refused(f"unrecognized arguments: {words}{hint}: see 'phoenix {given.verb} --help'.")
+    if dashes and given.verb not in PASS_ON:
+        raise Refused(f"{given.verb} passes nothing on to another program, leave out --: see 'phoenix {given.verb} --help'.")
+    return given
+
+
+def _report(error: Failed | Refused, *, as_json: bool) -> int:
+    """Say what went wrong, and return its exit code."""
+    for line in str(error).splitlines():
+        print(f"phoenix: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"ok": False, "error": str(error)}))
+    return error.exit_code
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

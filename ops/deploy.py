@@ -32,12 +32,12 @@ class Difference:
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
     """What the verbs take."""
-    parser.add_argument("hosts", nargs="*", metavar="HOST", help=f"hosts to {verb} (default: all of the inventory)")
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help="only these hosts (default: all of the inventory)")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Do the verb of `options`; the exit code."""
-    platform = inventory.read(options.inventory)
+    platform = inventory.made(options.inventory)
     for name in options.hosts:
         inventory.host(platform, name)
     if options.verb == "deploy":
@@ -72,12 +72,13 @@ def deploy(platform: Platform, hosts: Sequence[str], terminal: Terminal) -> int:
 def perform(platform: Platform, hosts: Sequence[str], terminal: Terminal) -> pyinfra_run.Run:
     """Deploy to `hosts` (all when empty), with progress only. Raises Refused while another deploy holds one of them."""
     inventory.secrets(platform)  # a deploy without its secrets would stop half-way
-    with only_one(platform, list(hosts) or list(platform.hosts)), terminal.working("Starting") as working:
+    with only_one(platform, list(hosts) or list(platform.hosts)) as locks, terminal.working("Starting") as working:
         show = _Progress(terminal)
         return pyinfra_run.run(
             platform.inventory,
             list(platform.hosts),
             limit=hosts,
+            locks=locks,
             on_step=show.step,
             on_operation=working.now,
             on_line=show.raw,
@@ -129,16 +130,21 @@ def differences(result: pyinfra_run.Run) -> list[Difference]:
 
 
 @contextmanager
-def only_one(platform: Platform, names: Sequence[str]) -> Iterator[None]:
-    """Hold the hosts for this process. Raises Refused at once when another deploy from this computer has one of them."""
+def only_one(platform: Platform, names: Sequence[str]) -> Iterator[list[int]]:
+    """Hold the hosts for this process, by the file descriptors it yields.
+
+    Raises Refused at once when another deploy from this computer has one of them.
+    """
     directory = bootstrap.cache_dir() / "locks"
     directory.mkdir(parents=True, exist_ok=True)
+    held = []
     with ExitStack() as stack:
         for name in sorted(names):
             address = str(platform.hosts[name].data.get("ssh_hostname", name)).replace("/", "_")
             file = stack.enter_context((directory / f"{address}.lock").open("a+"))
             _take(file, name)
-        yield
+            held.append(file.fileno())
+        yield held
 
 
 def _take(file: TextIO, name: str) -> None:

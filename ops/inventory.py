@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,25 @@ def read(path: Path) -> Platform:
         return load(path)
     except SettingsError as error:
         raise Refused(str(error)) from error
+
+
+def made(path: Path) -> Platform:
+    """The checked inventory of hosts that can be reached. Raises Refused as well when the key that logs in to one is not there."""
+    platform = read(path)
+    for target in platform.hosts.values():
+        if not (named := target.data.get("ssh_key")):
+            continue
+        key = Path(named).expanduser()
+        try:
+            key.stat()
+        except PermissionError:
+            who = "as root, for example with sudo" if path == DEFAULT else "as the user it belongs to"
+            raise Refused(f"the SSH key of {target.name} is not yours to read ({key}): run this {who}.") from None
+        except OSError:
+            step = "run 'make up' first" if path == DEFAULT else f"put it there or name another one in {shown(path)}"
+            what = "the lab is not made yet" if path == DEFAULT else f"the SSH key of {target.name} is missing"
+            raise Refused(f"{what} ({key} does not exist): {step}.") from None
+    return platform
 
 
 def host(platform: Platform, name: str) -> PlatformHost:
@@ -48,9 +68,14 @@ def ssh(target: PlatformHost, *options: str, interactive: bool = False) -> list[
     """The OpenSSH command that logs in to `target` the way pyinfra does, without a remote command yet.
 
     Everything the inventory does not say is left to the user's own ssh configuration. Not `interactive`: asks nothing.
+    Raises Refused without OpenSSH.
     """
+    if shutil.which("ssh") is None:
+        raise Refused("OpenSSH's client is not on this computer: run 'apt-get install openssh-client' as root.")
     data = target.data
     command = ["ssh", "-o", f"ConnectTimeout={CONNECT_TIMEOUT_S}", "-o", "LogLevel=ERROR"]
+    # Debian's client sends the user's locale, and programs on a host that lacks it complain on every call.
+    command += ["-o", "SetEnv=LC_ALL=C.UTF-8"]
     if not interactive:
         command += ["-o", "BatchMode=yes"]
     if config := data.get("ssh_config_file"):

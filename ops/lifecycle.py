@@ -59,7 +59,7 @@ def up(options: argparse.Namespace, terminal: Terminal) -> int:
         with steps.step("verify"):
             found = verify.perform(options.inventory, terminal, quick=True)
             if not found.ok:
-                raise Failed(f"{found.failed} promises are broken: see above, and './phoenix status'.")
+                raise Failed(f"promises are broken ({found.failed}): see above, and './phoenix status'.")
     with steps.step("status"):
         health = status.ask(platform, list(platform.hosts.values()))
     ok = all(service.ok for service in health)

@@ -5,15 +5,26 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
-from ops.errors import REFUSED
+from ops.errors import Refused
 
 
 class Parser(argparse.ArgumentParser):
     """argparse that says what is wrong in one sentence and where to look."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(REFUSED, f"phoenix: {message.rstrip('.')}: see '{self.prog} --help'.\n")
+        """Raises Refused, so that wrong arguments are reported as everything else is, with --json too."""
+        raise Refused(f"{message.rstrip('.')}: see '{self.prog} --help'.")
+
+
+def count(text: str) -> int:
+    """A number of 0 or more, 1_000 allowed, as the type of an argument."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return number
 
 
 def common() -> Parser:

@@ -173,6 +173,7 @@ def run(
     *,
     limit: Sequence[str] = (),
     dry: bool = False,
+    locks: Sequence[int] = (),
     site: Path = SITE,
     on_step: Callable[[Step], None] = lambda _: None,
     on_operation: Callable[[str], None] = lambda _: None,
@@ -180,7 +181,8 @@ def run(
 ) -> Run:
     """Run the deploy file `site` on the inventory's `hosts` (only on those of `limit`, if any) and say what came of it.
 
-    `dry` runs no operation. The callbacks get each operation's start, each host's end of it, and every line of pyinfra's log.
+    `dry` runs no operation. `locks` are file descriptors that pyinfra keeps open: when this process is killed and pyinfra is not,
+    its hosts stay taken until it ends. The callbacks get each operation's start, each host's end of it, and every line of pyinfra's log.
     """
     mode = ["--dry"] if dry else ["-y", "--fail-percent", "0"]
     # Named, so that an inventory that is kept outside the checkout has the settings of every group as well.
@@ -199,7 +201,16 @@ def run(
         with (
             output.open("w") as stdout,
             _stopped_with_us(
-                subprocess.Popen(command, cwd=ROOT, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace")
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=env,
+                    stdout=stdout,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    pass_fds=locks,
+                )
             ) as process,
         ):
             assert process.stderr is not None  # noqa: S101 - asked for above

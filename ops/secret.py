@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyrage
 
-from deploys.lib.secrets import SecretError, SecretStore, default_identity_file
+from deploys.lib.secrets import SecretError, SecretStore, default_identity_file, read_identities
 from deploys.lib.settings import Platform
 from ops import inventory
 from ops.errors import DONE, Failed, Refused
@@ -90,6 +90,8 @@ def rotate_pii(platform: Platform, store: SecretStore, terminal: Terminal) -> in
 
 def init(platform: Platform, further: list[str], terminal: Terminal) -> int:
     """Make the store. The person's own age identity is made too when there is none yet."""
+    if platform.secrets_file.exists():  # before an identity is made for it
+        raise Refused(f"{inventory.shown(platform.secrets_file)} exists already: remove it first if it is to be made anew.")
     identity_file = default_identity_file()
     identities = _identities(identity_file) if identity_file.exists() else [_make_identity(identity_file, terminal)]
     recipients = list(dict.fromkeys([str(identity.to_public()) for identity in identities] + _recipients(further)))
@@ -114,8 +116,7 @@ def _make_identity(path: Path, terminal: Terminal) -> pyrage.x25519.Identity:
 
 
 def _identities(path: Path) -> list[pyrage.x25519.Identity]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.startswith("AGE-SECRET-KEY-")]
+    found = read_identities(path)
     if not found:
         raise Refused(f"{path} holds no age identity: put yours there, or remove the file to get a new one.")
     return found
@@ -134,5 +135,5 @@ def _ask(name: str) -> str:
     """The secret from a prompt that shows nothing, or from stdin without its last line end; never from an argument."""
     value = getpass.getpass(f"{name}: ") if sys.stdin.isatty() else sys.stdin.read().removesuffix("\n")
     if not value:
-        raise Failed(f"{name} was not stored, the value is empty: give it on stdin or at the prompt.")
+        raise Refused(f"{name} was not stored, the value is empty: give it on stdin or at the prompt.")
     return value

@@ -9,6 +9,7 @@ import psycopg
 
 from ops import inventory, pgconn
 from ops.errors import DONE, Failed, Refused
+from ops.options import count
 from ops.terminal import Terminal, seconds
 
 SIZES = {"personas": 1_600, "agents": 24, "tasks": 2_000}
@@ -17,7 +18,7 @@ SIZES = {"personas": 1_600, "agents": 24, "tasks": 2_000}
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     for name, default in SIZES.items():
-        parser.add_argument(f"--{name}", type=_count, default=default, metavar="N", help=f"how many (default: {default})")
+        parser.add_argument(f"--{name}", type=count, default=default, metavar="N", help=f"how many (default: {default})")
     parser.add_argument("--random-seed", type=int, default=1, metavar="N", help="another number gives other data (default: 1)")
     parser.add_argument("--replace", action="store_true", help="first delete all data there is, of every table")
     parser.add_argument("--yes", action="store_true", help="do not ask before --replace deletes")
@@ -25,7 +26,7 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Load the data and say how many rows that made."""
-    platform = inventory.read(options.inventory)
+    platform = inventory.made(options.inventory)
     if options.replace and not options.yes:
         terminal.confirm(f"This deletes all personas, agents, tasks and what belongs to them ({inventory.shown(platform.inventory)}).")
     from ops import seed  # noqa: PLC0415 - brings numpy, which refusals do without
@@ -45,10 +46,3 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     terminal.table(["table", "rows"], [[name, f"{count:,}"] for name, count in counts.items()])
     terminal.line(f"Seeded in {seconds(took)}.", "green")
     return DONE
-
-
-def _count(text: str) -> int:
-    number = int(text.replace("_", ""))
-    if number < 0:
-        raise ValueError
-    return number

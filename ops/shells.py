@@ -15,6 +15,7 @@ from deploys.lib.services import services
 from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
 from ops import inventory
 from ops.errors import Failed, Refused
+from ops.options import count
 from ops.terminal import Terminal
 
 DATABASE = "phoenix"
@@ -33,19 +34,22 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", metavar="SERVICE|HOST", help="a service on every host that has it, or a whole host")
         parser.add_argument("-f", "--follow", action="store_true", help="go on showing what comes")
         parser.add_argument("--since", metavar="WHEN", help="from when, for example '10 min ago' or '2025-11-23 14:00'")
-        parser.add_argument("-n", "--lines", type=int, help="how many lines (default: 100, all with --since)")
+        parser.add_argument("-n", "--lines", type=count, help="how many lines (default: 100, all with --since)")
 
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Do the verb of `options`; the exit code is the remote program's where there is one."""
     if options.as_json:
         raise Refused(f"phoenix {options.verb} passes a program's output through and has no --json: leave it out.")
-    platform = inventory.read(options.inventory)
+    platform = inventory.made(options.inventory)
     if options.verb == "ssh":
         return ssh(inventory.host(platform, options.host), options.rest)
     if options.verb == "psql":
         return psql(platform, options.rest, role=options.role)
-    return logs(platform, options.name, follow=options.follow, since=options.since, lines=options.lines)
+    try:
+        return logs(platform, options.name, follow=options.follow, since=options.since, lines=options.lines)
+    except KeyboardInterrupt:  # how a person ends --follow
+        return 130
 
 
 def ssh(target: PlatformHost, command: Sequence[str]) -> int:
@@ -93,8 +97,8 @@ def logs(platform: Platform, name: str, *, follow: bool, since: str | None, line
         raise Refused(f"{name} is neither a service nor a host: choose from {known}, {', '.join(platform.hosts)}.")
     options = ["--no-pager", "--output=short-iso"]
     options += [f"--since={since}"] if since else []
-    count = lines if lines is not None else (None if since else 100)
-    options += [f"--lines={count}"] if count is not None else []
+    shown = lines if lines is not None else (None if since else 100)
+    options += [f"--lines={shown}"] if shown is not None else []
     options += ["--follow"] if follow else []
     commands = {}
     for host_name, unit in wanted.items():

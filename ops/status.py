@@ -46,7 +46,7 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Ask and print; 0 when everything is well, 1 when something is not."""
-    platform = inventory.read(options.inventory)
+    platform = inventory.made(options.inventory)
     targets = [inventory.host(platform, name) for name in options.hosts] or list(platform.hosts.values())
     started = time.monotonic()
     with terminal.working(f"Asking {', '.join(target.name for target in targets)}"):
@@ -54,8 +54,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     took = time.monotonic() - started
     show(found, terminal)
     bad = [health for health in found if not health.ok]
-    summary = f"{len(bad)} of {len(found)} services are not well" if bad else f"All {len(found)} services are well"
-    terminal.line(f"{summary} ({seconds(took)}).", "red" if bad else "green")
+    if bad:
+        verb = "is" if len(bad) == 1 else "are"
+        terminal.line(
+            f"{len(bad)} of {len(found)} services {verb} not well ({seconds(took)}): see './phoenix logs {bad[0].service.name}' and "
+            "docs/troubleshooting.md.",
+            "red",
+        )
+    else:
+        terminal.line(f"All {len(found)} services are well ({seconds(took)}).", "green")
     terminal.result({"ok": not bad, "services": [health.as_dict() for health in found], "seconds": round(took, 2)})
     return FAILED if bad else DONE
 

@@ -41,10 +41,10 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Run the tests; 0 when all passed, 1 when one failed."""
-    inventory.read(options.inventory)
+    inventory.made(options.inventory)
     found = perform(options.inventory, terminal, words=options.k)
     terminal.result({**vars(found), "seconds": round(found.seconds, 2)})
-    outcome = f"{found.passed} promises kept" if found.ok else f"{found.failed} promises broken, {found.passed} kept"
+    outcome = f"{found.passed} promises kept" if found.ok else f"promises broken: {found.failed}, kept: {found.passed}"
     terminal.line(f"Verified in {seconds(found.seconds)}: {outcome}.", "green" if found.ok else "red")
     return DONE if found.ok else FAILED
 
@@ -76,7 +76,7 @@ def _counts(report: Path) -> dict[str, int]:
     keys = ("tests", "failures", "errors", "skipped")
     if not report.exists():
         raise Failed("the tests could not be started: read pytest's message above.")
-    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - as above
+    suites = ET.parse(report).getroot().iter("testsuite")  # noqa: S314 - our own pytest wrote it
     totals = dict.fromkeys(keys, 0)
     for suite in suites:
         for key in keys:

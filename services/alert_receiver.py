@@ -175,7 +175,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """One line for a connection that broke."""
-        print(f"{client_address[0]}: {sys.exception() if hasattr(sys, 'exception') else sys.exc_info()[1]}", file=sys.stderr)
+        print(f"{client_address[0]}: {sys.exception()}", file=sys.stderr)
 
 
 def serve(address: str, port: int, store: Store, context: ssl.SSLContext | None = None) -> Server:

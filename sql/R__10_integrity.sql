@@ -127,6 +127,10 @@ BEGIN
         NEW.created_by := coalesce(NEW.created_by, phoenix.current_agent_id());
         -- The creation time decides the rank on the board: an agent cannot date its task into the future.
         NEW.created_at := now();
+        -- keep_state, which fires next, stamps the times that the status asks for.
+        NEW.claimed_at := NULL;
+        NEW.started_at := NULL;
+        NEW.completed_at := NULL;
         IF NEW.upvotes <> 0 OR NEW.downvotes <> 0 THEN
             RAISE insufficient_privilege USING
                 MESSAGE = 'tasks: upvotes and downvotes are counted from votes and cannot be written', HINT = 'Use phoenix.vote_task().';
@@ -135,6 +139,9 @@ BEGIN
           OR NEW.created_by IS DISTINCT FROM OLD.created_by THEN
         RAISE insufficient_privilege USING
             MESSAGE = 'tasks: id, created_by, created_at, upvotes and downvotes cannot be changed by an agent', HINT = 'Use phoenix.vote_task() to vote.';
+    ELSIF (NEW.claimed_at, NEW.started_at, NEW.completed_at) IS DISTINCT FROM (OLD.claimed_at, OLD.started_at, OLD.completed_at) THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = 'tasks: claimed_at, started_at and completed_at are stamped by the database', HINT = 'Change the status.';
     END IF;
     RETURN NEW;
 END
@@ -234,3 +241,18 @@ $$;
 CREATE OR REPLACE TRIGGER mark_edited BEFORE UPDATE ON phoenix.task_comments
     FOR EACH ROW WHEN (OLD.content IS DISTINCT FROM NEW.content OR OLD.attachments IS DISTINCT FROM NEW.attachments)
     EXECUTE FUNCTION phoenix.mark_comment_edited();
+
+-- ---------------------------------------------------------------------------------------------------------------- consciousness
+-- The newest row is what the dashboard and the metrics show. One row from the future would be the newest for good, and rows spread over the
+-- centuries would make a chunk for each week.
+CREATE OR REPLACE FUNCTION phoenix.guard_consciousness_time() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NEW."time" NOT BETWEEN now() - INTERVAL '7 days' AND clock_timestamp() + INTERVAL '1 minute' THEN
+        RAISE insufficient_privilege USING
+            MESSAGE = format('consciousness_timeline: an agent cannot write the time %s', NEW."time"), HINT = 'Write what was measured within the last 7 days.';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE OR REPLACE TRIGGER guard_time BEFORE INSERT ON phoenix.consciousness_timeline
+    FOR EACH ROW WHEN (current_user = 'samurai_agent') EXECUTE FUNCTION phoenix.guard_consciousness_time();

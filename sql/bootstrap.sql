@@ -33,6 +33,31 @@ BEGIN
 END
 $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+
+-- What PostgreSQL lets everybody do, and what would break a promise here: large objects are a place to write for those who may only read,
+-- and so are messages in the WAL; an advisory lock held by anybody would stop migrations and jobs, which use them; and agents share one
+-- login, so each of them could end the others' sessions.
+DO $$
+DECLARE
+    builtin regprocedure;
+    kept_by text;
+BEGIN
+    FOR builtin, kept_by IN
+        SELECT oid::regprocedure, CASE WHEN proname ~ '^pg_(cancel|terminate)_' THEN 'phoenix_owner, pg_signal_backend'
+                                       WHEN proname ~ 'advisory' THEN 'phoenix_owner' END
+        FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace
+          AND (proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$'
+               OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message', 'pg_cancel_backend', 'pg_terminate_backend'))
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', builtin);
+        IF kept_by IS NOT NULL THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %s', builtin, kept_by);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- A new function is nobody's to call until R__80_grants.sql says so.
 ALTER DEFAULT PRIVILEGES FOR ROLE phoenix_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE phoenix_board REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

@@ -64,7 +64,7 @@ class PackageVersions(FactBase[dict[str, str]]):
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Resources of a host: RAM in MB, cores, free disk of the root file system in MB, container kind ("none" on a real machine).
+    """Resources of a host: RAM in MB, cores, free disk of the root file system in MB; which Debian it runs, on which processor.
 
     `client` is the address from which the present SSH session comes and `ssh_port` the port it came to, both empty when it does not say
     (after sudo).
@@ -73,7 +73,6 @@ class HostFacts:
     memory_mb: int
     cores: int
     free_mb: int
-    container: str
     debian: str
     machine: str
     client: str
@@ -88,7 +87,7 @@ class Resources(FactBase[HostFacts]):
             "awk '/^MemTotal/ {print \"memory \" int($2/1024)}' /proc/meminfo; echo cores $(nproc); "
             "df -Pm / | awk 'NR==2 {print \"free \" $4}'; "
             # Also a host that is no Debian, and lacks the program or the file, has to answer: it is refused by name.
-            "echo container $(systemd-detect-virt --container 2>/dev/null); (. /etc/os-release; echo debian $ID-$VERSION_ID) 2>/dev/null; "
+            "(. /etc/os-release; echo debian $ID-$VERSION_ID) 2>/dev/null; "
             "echo machine $(uname -m); set -- $SSH_CONNECTION; echo client $1; echo ssh_port $4"
         )
 
@@ -98,7 +97,6 @@ class Resources(FactBase[HostFacts]):
             memory_mb=int(said.get("memory") or 0),
             cores=int(said.get("cores") or 1),
             free_mb=int(said.get("free") or 0),
-            container=said.get("container") or "none",
             debian=said.get("debian") or "an unknown system",
             machine=said.get("machine", ""),
             client=said.get("client", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def address(member: Host) -> str:
 def secrets() -> SecretStore:
     """The inventory's secrets."""
     return _load(ROOT / settings(HostSettings).secrets_file)
+
+
+def secret(name: str) -> Callable[[], str]:
+    """Content of a file, or value of a template, that is the secret `name`: read when the operation runs, and only then."""
+    return lambda: secrets().get(name)
 
 
 @lru_cache

@@ -9,14 +9,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from deploys.lib.settings import ROOT, Receiver, SettingsError
+from deploys.lib.rendering import TEMPLATES, environment
+from deploys.lib.settings import Receiver, SettingsError
 
-TEMPLATES = ROOT / "templates"
 RULES = TEMPLATES / "prometheus" / "rules"
 SEVERITIES = ("critical", "warning", "info", "watchdog")
 MUST_REACH = ("critical", "warning", "watchdog")
@@ -26,18 +24,15 @@ JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", 
 FEATURES = (*JOBS, "postgresql", "tls", "clock", "replication", "archive")
 """What a host can be expected to have (`phoenix_expected` in the rules). The last three arm rules that otherwise sleep."""
 
-_COMMON: dict[str, Any] = {"undefined": StrictUndefined, "keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
-_FILES = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=False, **_COMMON)  # noqa: S701 - no HTML here
-_RULES = Environment(
-    loader=FileSystemLoader(RULES),
-    autoescape=False,  # noqa: S701 - no HTML here
+_FILES = environment(TEMPLATES)
+_RULES = environment(
+    RULES,
     variable_start_string="[[",
     variable_end_string="]]",
     block_start_string="[%",
     block_end_string="%]",
     comment_start_string="[#",
     comment_end_string="#]",
-    **_COMMON,
 )
 
 
@@ -172,13 +167,13 @@ def web(identity: Identity | None = None) -> str:
     return _FILES.get_template("prometheus/web.yml.j2").render(identity=identity or Identity())
 
 
-def http_client(identity: Identity | None = None) -> str:
+def http_client() -> str:
     """How promtool and amtool on the host speak to Prometheus and Alertmanager."""
-    return _FILES.get_template("prometheus/http-client.yml.j2").render(identity=identity or Identity())
+    return _FILES.get_template("prometheus/http-client.yml.j2").render(identity=Identity())
 
 
 def amtool(*, url: str, http_client_file: str) -> str:
-    """/etc/prometheus/amtool.yml, linked from /etc/amtool/config.yml: amtool on the host then needs no arguments."""
+    """/etc/amtool/config.yml: amtool on the host then needs no arguments."""
     return _FILES.get_template("alertmanager/amtool.yml.j2").render(url=url, http_client_file=http_client_file)
 
 

@@ -15,29 +15,20 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra import context, host
 from pyinfra.api import StringCommand, operation
 from pyinfra.api.command import FileUploadCommand, PyinfraCommand, QuoteString
 
 from deploys.lib import facts, findings
-from deploys.lib.settings import ROOT
+from deploys.lib.rendering import TEMPLATES, environment
 
 Commands = Generator[PyinfraCommand | str, None, None]
 
-TEMPLATES = ROOT / "templates"
-_ENVIRONMENT = Environment(
-    loader=FileSystemLoader(TEMPLATES),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=False,  # noqa: S701 - no HTML here
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+_ENVIRONMENT = environment(TEMPLATES)
 
 
 def template(path: str, /, **values: Any) -> Callable[[], str]:
-    """Content of `templates/<name>` with `values`, rendered when the operation runs. A value may be a function, called then."""
+    """Content of `templates/<path>` with `values`, rendered when the operation runs. A value may be a function, called then."""
 
     def render() -> str:
         return _ENVIRONMENT.get_template(path).render({key: value() if callable(value) else value for key, value in values.items()})
@@ -113,22 +104,14 @@ def write_command(entry: File) -> str:
 
 
 @operation()
-def absent(paths: list[str]) -> Commands:
-    """The host has none of these paths."""
-    present = sorted(host.get_fact(facts.PathStates, paths=paths).keys())
-    for path in present:
-        findings.report(f"{path} exists")
-    for path in present:
-        yield StringCommand("rm", "-rf", "--", QuoteString(path))
-
-
-@operation()
 def nothing_else(directory: str, names: list[str]) -> Commands:
     """`directory` holds no file but these: what an earlier version of the platform left there goes."""
     present = host.get_fact(facts.Output, script=f"ls -A {shlex.quote(directory)} 2>/dev/null || true").splitlines()
-    for name in sorted(set(present) - set(names)):
-        findings.report(f"{directory}/{name} belongs to nothing")
-        yield StringCommand("rm", "-f", "--", QuoteString(f"{directory}/{name}"))
+    extra = [f"{directory}/{name}" for name in sorted(set(present) - set(names))]
+    for path in extra:
+        findings.report(f"{path} belongs to nothing")
+    if extra:
+        yield f"rm -f -- {shlex.join(extra)}"
 
 
 @operation()

@@ -33,6 +33,15 @@ def default_identity_file() -> Path:
     return Path(os.environ.get(IDENTITY_VARIABLE, "~/.config/phoenix/age.key")).expanduser()
 
 
+def read_identities(path: Path) -> list[pyrage.x25519.Identity]:
+    """The age identities in a file, none when it has no such line. Raises SecretError for anything else, OSError when it is not there."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.startswith("AGE-SECRET-KEY-")]
+    except (pyrage.IdentityError, UnicodeDecodeError):
+        raise SecretError(f"{path} is not an age identity file: restore it, or set {IDENTITY_VARIABLE} to another.") from None
+
+
 class SecretStore:
     """Named secrets of one inventory. Values are text; they never appear in `repr`, errors or logs."""
 
@@ -141,12 +150,9 @@ class SecretStore:
             return stored
         identity_file = default_identity_file()
         try:
-            lines = identity_file.read_text(encoding="utf-8").splitlines()
-            identities = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.startswith("AGE-SECRET-KEY-")]
+            identities = read_identities(identity_file)
         except OSError:
             raise SecretError(f"{self.path} needs the age identity {identity_file}: put it there or set {IDENTITY_VARIABLE}.") from None
-        except (pyrage.IdentityError, UnicodeDecodeError):
-            raise SecretError(f"{identity_file} is not an age identity file: restore it, or set {IDENTITY_VARIABLE} to another.") from None
         try:
             return str(pyrage.decrypt(base64.b64decode(stored[len(_PREFIX) : -len(_SUFFIX)]), identities), "utf-8")
         except (pyrage.DecryptError, ValueError):

@@ -24,9 +24,8 @@ if TYPE_CHECKING:  # importing pyinfra takes half a second, which the command li
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP_DATA = ROOT / "inventory" / "group_data"
-POSTGRESQL_VERSIONS = (16, 17, 18)
 
-S = TypeVar("S", bound="Service")
+S = TypeVar("S", bound="ServiceSettings")
 
 # Data that pyinfra's own connector reads; Phoenix passes it on.
 CONNECTOR_PREFIXES = ("ssh_", "_")
@@ -56,7 +55,7 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Service(Model):
+class ServiceSettings(Model):
     """Settings that share a prefix in the inventory: field `version` of prefix `postgresql` is `postgresql_version` there."""
 
     prefix: ClassVar[str]
@@ -74,7 +73,7 @@ class AptSource(Model):
     """40 hexadecimal digits; a key that does not match is refused."""
 
 
-class HostSettings(Service):
+class HostSettings(ServiceSettings):
     """What every host has."""
 
     prefix = "host"
@@ -101,7 +100,9 @@ class HostSettings(Service):
     """The secret store of this inventory; relative paths are relative to the checkout."""
 
 
-class EtcdSettings(Service):
+class EtcdSettings(ServiceSettings):
+    """The store in which Patroni keeps who leads."""
+
     prefix = "etcd"
 
     cluster_name: ClusterName
@@ -109,7 +110,9 @@ class EtcdSettings(Service):
     peer_port: Port
 
 
-class PostgresqlSettings(Service):
+class PostgresqlSettings(ServiceSettings):
+    """PostgreSQL and Patroni, which runs it."""
+
     prefix = "postgresql"
 
     version: Literal[16, 17, 18]
@@ -140,7 +143,9 @@ class PostgresqlSettings(Service):
         return self
 
 
-class ExporterSettings(Service):
+class ExporterSettings(ServiceSettings):
+    """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
+
     prefix = "exporter"
 
     port: Port
@@ -149,6 +154,8 @@ class ExporterSettings(Service):
 
 
 class EmailReceiver(Model):
+    """Alerts by mail; `smarthost` is `host:port` of the server that takes it."""
+
     to: list[str] = Field(min_length=1)
     sender: str
     smarthost: str = Field(pattern=r"^[^:]+:\d+$")
@@ -158,6 +165,8 @@ class EmailReceiver(Model):
 
 
 class WebhookReceiver(Model):
+    """Alerts as JSON, sent to a URL."""
+
     url: str = Field(pattern=r"^https?://")
 
 
@@ -176,7 +185,9 @@ class Receiver(Model):
         return self
 
 
-class MonitoringSettings(Service):
+class MonitoringSettings(ServiceSettings):
+    """Prometheus and Alertmanager."""
+
     prefix = "monitoring"
 
     prometheus_port: Port
@@ -190,13 +201,15 @@ class MonitoringSettings(Service):
     """Thresholds of the alert rules, over the defaults in templates/prometheus."""
 
 
-class WorldSettings(Service):
+class WorldSettings(ServiceSettings):
+    """The lab's machine that plays what belongs to somebody else."""
+
     prefix = "world"
 
     alert_receiver_port: Port
 
 
-SERVICES: dict[str, type[Service]] = {
+SERVICES: dict[str, type[ServiceSettings]] = {
     model.prefix: model
     for model in (
         HostSettings,
@@ -217,7 +230,7 @@ class PlatformHost:
     name: str
     groups: frozenset[str]
     data: Mapping[str, Any]
-    settings: Mapping[str, Service]
+    settings: Mapping[str, ServiceSettings]
 
     def __getitem__(self, model: type[S]) -> S:
         settings = self.settings[model.prefix]
@@ -321,9 +334,9 @@ def _read_inventory(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[st
     return groups, group_data, hosts
 
 
-def _check_host(name: str, data: dict[str, Any], models: list[type[Service]], *, source: str) -> dict[str, Service]:
+def _check_host(name: str, data: dict[str, Any], models: list[type[ServiceSettings]], *, source: str) -> dict[str, ServiceSettings]:
     faults: list[str] = []
-    checked: dict[str, Service] = {}
+    checked: dict[str, ServiceSettings] = {}
     for model in models:
         start = f"{model.prefix}_"
         values = {key.removeprefix(start): value for key, value in data.items() if key.startswith(start)}
@@ -343,7 +356,7 @@ def _check_host(name: str, data: dict[str, Any], models: list[type[Service]], *,
     return checked
 
 
-def _fault(host: str, model: type[Service], fault: Any, source: str) -> str:
+def _fault(host: str, model: type[ServiceSettings], fault: Any, source: str) -> str:
     """One sentence for one pydantic error: file, host, key, reason, next step."""
     field, *rest = [str(part) for part in fault["loc"]] or [""]
     key = f"{model.prefix}_{field}" if field else model.prefix

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from pathlib import Path
 
+from deploys.lib.settings import ROOT
 from ops import bootstrap
-
-ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Wheels may be built against any glibc up to that of the oldest Debian we deploy to (12: 2.36).
 _NEWEST_GLIBC = 36
@@ -96,7 +94,7 @@ def _make(bundle: Path, cache: Path, python: str, platform: str) -> None:
         (target / "requirements.txt").write_text(requirements + own)
         for file in target.iterdir():
             file.chmod(0o644)
-        os.replace(target, bundle)  # noqa: PTH105 - the move that makes it visible, whole or not at all
+        target.rename(bundle)  # the move that makes it visible, whole or not at all
 
 
 def _tags(platform: str) -> list[str]:

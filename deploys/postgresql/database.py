@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import deploy, operation
+from pyinfra.api import StringCommand, deploy, operation
 
 from deploys.lib import findings, hosts
 from deploys.lib.operations import Commands
@@ -47,9 +47,10 @@ def exists() -> Commands:
     if not patroni.is_leader():
         return
     present: dict[str, list[str]] = host.get_fact(Query, sql=DATABASES) or {}
+    commands: list[StringCommand] = []  # all before the first is run: a dry run looks no further than that one
     if NAME not in present:
         findings.report(f"database {NAME} is missing")
-        yield execute_outside_transaction(f"CREATE DATABASE {NAME} ENCODING 'UTF8' TEMPLATE template0;")
+        commands.append(execute_outside_transaction(f"CREATE DATABASE {NAME} ENCODING 'UTF8' TEMPLATE template0;"))
     for database_name, wanted in OTHERS.items():
         allowed = set(present.get(database_name, ["public"]))
         statements = [
@@ -59,7 +60,8 @@ def exists() -> Commands:
         statements += [f"GRANT CONNECT ON DATABASE {database_name} TO {identifier(role)};" for role in sorted(wanted - allowed)]
         if statements:
             findings.report(f"database {database_name} may be entered by {', '.join(sorted(allowed)) or 'nobody'}")
-            yield execute("\n".join(statements))
+            commands.append(execute("\n".join(statements)))
+    yield from commands
 
 
 @operation()
@@ -106,6 +108,12 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
                     WHERE datname = 'phoenix' AND a.grantee = 0)
         AND NOT EXISTS (SELECT FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'phoenix' AND a.grantee = 0)
         AND NOT has_schema_privilege('public_api', 'public', 'CREATE')),
+    ('everybody may write large objects, lock migrations out or end the sessions of others',
+        NOT EXISTS (SELECT FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
+                    WHERE pronamespace = 'pg_catalog'::regnamespace AND a.grantee = 0
+                    AND (proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$' OR proname IN ('lo_creat', 'lo_create', 'lo_from_bytea',
+                         'pg_logical_emit_message', 'pg_cancel_backend', 'pg_terminate_backend')))
+        AND has_function_privilege('phoenix_owner', 'pg_advisory_xact_lock(bigint)', 'EXECUTE')),
     ('a role lacks the right to connect',
         (SELECT bool_and(has_database_privilege(role, 'phoenix', 'CONNECT') AND has_schema_privilege(role, 'phoenix', 'USAGE'))
          FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api']) role)),

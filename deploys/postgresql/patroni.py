@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,8 @@ def patroni() -> None:
         seconds=120,
         problem=f"PostgreSQL on {host.name} does not come up under Patroni: look at 'phoenix logs patroni'.",
     )
-    shared_configuration(name="Configuration shared by the members")
+    # One member after the other: Patroni answers 409 to two who change it at once, and the second finds nothing left to do.
+    shared_configuration(name="Configuration shared by the members", _serial=True)
     restart_when_pending(name="Restart if parameters wait for one")
     verify.answers(
         name="PostgreSQL answers over TLS",
@@ -152,6 +152,7 @@ def parameters() -> dict[str, Any]:
         "idle_in_transaction_session_timeout": "5min",
         "statement_timeout": 0,
         "lock_timeout": 0,
+        "authentication_timeout": "15s",  # who has not shown a password yet holds a connection as well
         "tcp_keepalives_idle": 60,
         "tcp_keepalives_interval": 10,
         "tcp_keepalives_count": 3,
@@ -230,7 +231,7 @@ def shared_configuration() -> Commands:
 def restart_when_pending() -> Commands:
     """PostgreSQL is restarted, here and now, when parameters wait for it, and only then."""
     settings = hosts.settings(PostgresqlSettings)
-    waiting = host.get_fact(facts.Output, script=_pending(seconds=30 if context.state.is_executing else 0)).strip()
+    waiting = host.get_fact(facts.Output, script=_pending(leads=is_leader(), seconds=30 if context.state.is_executing else 0)).strip()
     if waiting == UNREAD:
         yield refusal(f"Patroni on {host.name} does not take over its configuration: look at 'phoenix logs patroni'.")
     elif waiting:
@@ -238,13 +239,15 @@ def restart_when_pending() -> Commands:
         yield f"{_curl()} -X POST {_url(settings)}/restart --data-binary '{{}}' --max-time 120"
 
 
-def _pending(seconds: int) -> str:
+def _pending(*, leads: bool, seconds: int) -> str:
     """Shell that prints the parameters that wait for a restart.
 
     Patroni hands a new configuration on to PostgreSQL in one of its next loops only. Until then, for up to `seconds`, nothing would seem
-    to wait; after that `UNREAD` is printed.
+    to wait; after that `UNREAD` is printed. A standby takes a lower shared value only after it has replayed the leader's: of those only
+    the leader is asked.
     """
-    shared = ", ".join(f"('{name}', '{value}')" for name, value in parameters().items() if name in SHARED)
+    expected = {name: value for name, value in parameters().items() if name in SHARED} if leads else {"wal_level": "logical"}
+    shared = ", ".join(f"('{name}', '{value}')" for name, value in expected.items())
     query = (
         f"SELECT CASE WHEN pg_conf_load_time() < to_timestamp(${{t:-0}}) OR EXISTS (SELECT FROM (VALUES {shared}) w (name, value) "
         f"WHERE NOT EXISTS (SELECT FROM pg_file_settings f WHERE f.name = w.name AND f.setting = w.value)) THEN '{UNREAD}' "
@@ -278,7 +281,6 @@ def _curl() -> str:
 def _values(settings: PostgresqlSettings) -> dict[str, Any]:
     own = hosts.settings(HostSettings)
     etcd_port = hosts.settings(EtcdSettings).client_port if "etcd" in host.groups else 2379
-    secret: Callable[[str], Callable[[], str]] = lambda name: lambda: hosts.secrets().get(name)  # noqa: E731
     return {
         "cfg": settings,
         "name": str(host.name),
@@ -289,6 +291,6 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "members": [hosts.address(member) for member in hosts.members("postgresql")],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
-        "replicator_password": secret("postgresql/replicator"),
-        "rewind_password": secret("postgresql/rewind"),
+        "replicator_password": hosts.secret("postgresql/replicator"),
+        "rewind_password": hosts.secret("postgresql/rewind"),
     }

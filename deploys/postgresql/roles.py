@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyinfra import host
@@ -11,6 +11,7 @@ from pyinfra.api import deploy, operation
 
 from deploys.lib import findings, hosts, scram
 from deploys.lib.operations import Commands
+from deploys.lib.settings import PostgresqlSettings
 from deploys.postgresql import patroni
 from deploys.postgresql.psql import Query, execute, identifier, literal
 
@@ -24,6 +25,8 @@ class Role:
     replication: bool = False
     connections: int = -1
     """Connection limit, -1 for none."""
+    connection_share: float | None = None
+    """The limit as a share of the connections that are not reserved, for logins that many clients use."""
     inherits: bool = True
     """Whether memberships give their rights at once, or only after SET ROLE."""
     member_of: tuple[str, ...] = ()
@@ -36,18 +39,31 @@ ROLES = (
     Role("phoenix_board", login=False),
     Role("phoenix_owner", login=False, member_of=("phoenix_board",), inherits=False),
     Role("architect", member_of=("phoenix_owner",)),
-    Role("samurai_agent", settings={"statement_timeout": "30s", "idle_in_transaction_session_timeout": "1min"}),
+    # Neither agents nor the public, nor both together, take all connections: architect has to get in. The timeouts are a default that a
+    # client can change, temp_file_limit (in each session) is not.
+    Role(
+        "samurai_agent",
+        connection_share=0.6,
+        settings={"statement_timeout": "30s", "idle_in_transaction_session_timeout": "1min", "temp_file_limit": "1GB"},
+    ),
     # The exporters read with it, over and over: it may neither pile up nor write.
     Role(
         "monitor",
         connections=10,
         member_of=("pg_monitor", "pg_use_reserved_connections"),
-        settings={"default_transaction_read_only": "on", "statement_timeout": "10s"},
+        settings={"default_transaction_read_only": "on", "statement_timeout": "10s", "temp_file_limit": "1GB"},
     ),
-    Role("public_api", connections=50, settings={"default_transaction_read_only": "on", "statement_timeout": "5s"}),
+    Role(
+        "public_api",
+        connection_share=0.26,
+        settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "256MB"},
+    ),
     Role("replicator", replication=True),
     Role("rewind"),
 )
+
+# Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
+RESERVED_CONNECTIONS = 6
 
 # What pg_rewind needs of a source server when its login is no superuser (PostgreSQL documentation, pg_rewind, notes).
 REWIND_FUNCTIONS = (
@@ -65,7 +81,9 @@ SELECT coalesce(json_object_agg(r.rolname, json_build_object(
                       'inherit', m.inherit_option, 'set', m.set_option, 'admin', m.admin_option)), '{}')
                   FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
     'settings', (SELECT coalesce(json_agg(c ORDER BY c), '[]')
-                 FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0)
+                 FROM pg_db_role_setting s, unnest(s.setconfig) c WHERE s.setrole = r.oid AND s.setdatabase = 0),
+    'elsewhere', (SELECT coalesce(json_agg(d.datname ORDER BY d.datname), '[]')
+                  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE s.setrole = r.oid)
 )), '{}') FROM pg_roles r JOIN pg_authid a USING (oid) WHERE r.rolname !~ '^pg_'
 """
 
@@ -88,7 +106,9 @@ def described() -> Commands:
     statements: list[str] = []
     for role in ROLES:
         for what, sql in repairs(
-            role, present.get(role.name), password=hosts.secrets().get(f"postgresql/{role.name}") if role.login else None
+            limited(role, hosts.settings(PostgresqlSettings).max_connections),
+            present.get(role.name),
+            password=hosts.secrets().get(f"postgresql/{role.name}") if role.login else None,
         ):
             findings.report(f"role {role.name}: {what}")
             statements.append(sql)
@@ -111,6 +131,13 @@ def rewind_functions() -> Commands:
         yield execute("\n".join(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO rewind;" for function in missing))
 
 
+def limited(role: Role, max_connections: int) -> Role:
+    """The role with its share of `max_connections` as the connection limit."""
+    if role.connection_share is None:
+        return role
+    return replace(role, connections=int((max_connections - RESERVED_CONNECTIONS) * role.connection_share))
+
+
 def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | None) -> list[tuple[str, str]]:
     """What differs (in words, with the SQL that mends it) between a role as described and `present` (a row of PRESENT, or None)."""
     name = identifier(role.name)
@@ -125,6 +152,7 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "powers": False,
             "member_of": {},
             "settings": [],
+            "elsewhere": [],
         }
     if (present["login"], present["replication"], present["connections"], present["powers"]) != (
         role.login,
@@ -153,4 +181,7 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
     if set(present["settings"]) != {f"{key}={value}" for key, value in role.settings.items()}:
         sets = [f"ALTER ROLE {name} SET {identifier(key)} = {literal(value)};" for key, value in role.settings.items()]
         found.append(("has other session defaults", " ".join([f"ALTER ROLE {name} RESET ALL;", *sets])))
+    # A role may change its own defaults, and those for one database come before those above.
+    for database in present["elsewhere"]:
+        found.append((f"has session defaults of its own in {database}", f"ALTER ROLE {name} IN DATABASE {identifier(database)} RESET ALL;"))
     return found

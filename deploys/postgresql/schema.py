@@ -11,7 +11,8 @@ from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import tls
 from deploys.lib import artifacts, findings, hosts
-from deploys.lib.operations import TEMPLATES, Commands, File, files, refusal, template, upload
+from deploys.lib.operations import Commands, File, files, refusal, template, upload
+from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import ROOT, PostgresqlSettings
 from deploys.postgresql import patroni
 from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, RECORDED, STRUCTURE
@@ -48,7 +49,7 @@ def schema() -> None:
                     port=hosts.settings(PostgresqlSettings).port,
                     ca=tls.CA,
                     sql=f"{HOME}/sql",
-                    password=lambda: hosts.secrets().get("postgresql/architect"),
+                    password=hosts.secret("postgresql/architect"),
                 ),
                 mode="600",
             )

@@ -16,9 +16,9 @@ from phoenix_exporter.config import Config
 from phoenix_exporter.metric import Recorder, capped
 from phoenix_exporter.session import DatabaseLost, Session, StatementFailed
 
-# From the end of the server's own limit to ours: what its "cancelled" needs to travel. Less than this is not worth a
-# statement.
+# From the end of the server's own limit to ours: what its "cancelled" needs to travel.
 GRACE_S = 0.2
+# Less time than this is not worth a statement.
 MIN_STATEMENT_S = 0.02
 # An execution ends this much before those who wait for it give up, so that they get its last word and not half of it.
 SETTLE_S = 0.05

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -63,70 +63,54 @@ def _samples(rows: Sequence[Row], column: str, labels: tuple[str, ...]) -> Itera
             yield [str(v) for v in values], float(value)
 
 
+_Family = type[GaugeMetricFamily] | type[CounterMetricFamily] | type[UnknownMetricFamily]
+
+
 @dataclass(frozen=True)
-class Gauge:
-    """A value that goes up and down, taken as it is from `column`."""
+class _AsItIs:
+    """A value taken as it is from `column`. It remembers nothing, so it records itself."""
 
     name: str
     column: str
     help: str
     labels: tuple[str, ...] = ()
-    type: str = "gauge"
+    type: str = ""
+    family: ClassVar[_Family]
 
     def start(self) -> Recorder:
-        """A gauge remembers nothing, so it records itself."""
+        """Nothing to begin."""
         return self
 
     def record(self, rows: Sequence[Row], now: float) -> Metric:
         """One sample per row that has the value and all labels."""
-        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        family = self.family(self.name, self.help, labels=self.labels)
         for labels, value in _samples(rows, self.column, self.labels):
             family.add_metric(labels, value)
         return family
 
 
 @dataclass(frozen=True)
-class Counter:
+class Gauge(_AsItIs):
+    """A value that goes up and down."""
+
+    type: str = "gauge"
+    family = GaugeMetricFamily
+
+
+@dataclass(frozen=True)
+class Counter(_AsItIs):
     """A value that only grows, counted by the database; `name` ends in _total."""
 
-    name: str
-    column: str
-    help: str
-    labels: tuple[str, ...] = ()
     type: str = "counter"
-
-    def start(self) -> Recorder:
-        """The database does the counting, so nothing is remembered here."""
-        return self
-
-    def record(self, rows: Sequence[Row], now: float) -> Metric:
-        """One sample per row that has the value and all labels."""
-        family = CounterMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, value in _samples(rows, self.column, self.labels):
-            family.add_metric(labels, value)
-        return family
+    family = CounterMetricFamily
 
 
 @dataclass(frozen=True)
-class Untyped:
+class Untyped(_AsItIs):
     """A counter under a name without _total, for expressions that were written with that name."""
 
-    name: str
-    column: str
-    help: str
-    labels: tuple[str, ...] = ()
     type: str = "untyped"
-
-    def start(self) -> Recorder:
-        """Nothing is remembered."""
-        return self
-
-    def record(self, rows: Sequence[Row], now: float) -> Metric:
-        """One sample per row that has the value and all labels."""
-        family = UnknownMetricFamily(self.name, self.help, labels=self.labels)
-        for labels, value in _samples(rows, self.column, self.labels):
-            family.add_metric(labels, value)
-        return family
+    family = UnknownMetricFamily
 
 
 @dataclass(frozen=True)
@@ -163,8 +147,7 @@ class _RateRecorder:
         if self._seen and total < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now, total))
-        # The second oldest is enough when it alone already spans the window: this keeps one observation at slow scrape
-        # intervals.
+        # The second oldest is enough when it alone already spans the window: this keeps one observation at slow scrape intervals.
         while len(self._seen) > 2 and now - self._seen[1][0] >= self._kind.window_s:
             self._seen.popleft()
         family = GaugeMetricFamily(self._kind.name, self._kind.help)

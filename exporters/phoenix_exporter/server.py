@@ -298,16 +298,14 @@ def parse(raw: bytes) -> Request:
             raise BadRequest(400, "a header line has no colon")
         headers[name.strip().lower()] = value.strip()
     connection = headers.get("connection", "").lower()
-    # A body would be taken for the next request; nothing here needs one, so such a client gets one answer and is let
-    # go.
+    # A body would be taken for the next request; nothing here needs one, so such a client gets one answer and is let go.
     body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
     keep_alive = not body and connection != "close" and (protocol != "HTTP/1.0" or connection == "keep-alive")
     return Request(method, path, headers, keep_alive)
 
 
 def scrape_timeout_s(header: str | None, longest_s: float, offset_s: float) -> float:
-    """How long a scrape may take: what the scraper says, less the offset (but at least half of it), at most
-    `longest_s`.
+    """How long a scrape may take: what the scraper says, less the offset (but at least half of it), at most `longest_s`.
 
     Raises ValueError for a header that is no positive number.
     """

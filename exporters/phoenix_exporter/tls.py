@@ -89,8 +89,7 @@ def _server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def _rehearse(server: ssl.SSLContext, client_ca: Path) -> float:
-    """Shake hands with ourselves in memory, as a client that trusts the CA; return when the certificate expires (unix
-    time).
+    """Shake hands with ourselves in memory, as a client that trusts the CA; return when the certificate expires (unix time).
 
     This finds a key of another certificate, a certificate of another CA and an expired one before they are put into
     service.

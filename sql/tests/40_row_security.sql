@@ -1,5 +1,5 @@
 -- An agent sees and changes only what it created or is assigned to, whatever it claims to be.
-SELECT plan(40);
+SELECT plan(42);
 SELECT tap.new_agent('ann'), tap.new_agent('bob'), tap.new_agent('cyd', 'alpha_delta');
 SELECT tap.new_task('tap ann''s', tap.id('ann')), tap.new_task('tap bob''s', tap.id('bob')), tap.new_task('tap for ann', tap.id('bob'), tap.id('ann'));
 
@@ -32,6 +32,9 @@ SELECT is(tap.as_agent('ann', format($$ UPDATE phoenix.tasks SET created_by = %L
 SELECT is(tap.as_agent('ann', $$ UPDATE phoenix.tasks SET upvotes = 1000 WHERE title = 'tap ann''s' RETURNING 1 $$), 'ERROR 42501', 'votes are not written');
 SELECT is(tap.as_agent('ann', $$ INSERT INTO phoenix.tasks (title, upvotes) VALUES ('tap liked', 9) RETURNING 1 $$), 'ERROR 42501', 'not with a new task either');
 SELECT is(tap.as_agent('ann', $$ INSERT INTO phoenix.tasks (title, created_at) VALUES ('tap tomorrow', now() + INTERVAL '1 day') RETURNING created_at = now() $$), 'true', 'a task cannot be dated into the future');
+SELECT is(tap.as_agent('ann', $$ INSERT INTO phoenix.tasks (title, status, claimed_at, completed_at) VALUES ('tap done', 'complete', '1990-01-01', 'infinity') RETURNING claimed_at = now() AND completed_at = now() $$),
+          'true', 'nor completed in the future');
+SELECT is(tap.as_agent('ann', $$ UPDATE phoenix.tasks SET status = 'complete', completed_at = 'infinity' WHERE title = 'tap ann''s' RETURNING 1 $$), 'ERROR 42501', 'the times of the states are not written');
 SELECT is(tap.as_agent('ann', $$ DELETE FROM phoenix.tasks WHERE true RETURNING 1 $$), 'ERROR 42501', 'agents delete nothing');
 SELECT is(tap.as_agent('ann', $$ TRUNCATE phoenix.tasks $$), 'ERROR 42501', 'nor truncate');
 

@@ -1,5 +1,5 @@
 -- The spec's rights, exactly.
-SELECT plan(19);
+SELECT plan(25);
 -- What a role may do itself (not through PUBLIC or by owning), by table and view.
 CREATE VIEW tap.rights AS
     SELECT g.grantee::regrole::text AS role, c.relname::text AS relation, string_agg(DISTINCT g.privilege_type, ' ' ORDER BY g.privilege_type) AS may
@@ -12,7 +12,10 @@ SELECT is(tap.run_as('samurai_agent', 'SELECT count(name) >= 0 FROM phoenix.pers
 SELECT is(tap.run_as('samurai_agent', 'SELECT max(email_encrypted::text) FROM phoenix.personas'), 'ERROR 42501', 'but not their e-mail');
 SELECT is(tap.run_as('samurai_agent', 'SELECT max(email_hash::text) FROM phoenix.personas'), 'ERROR 42501', 'nor its look-up key');
 SELECT is(tap.run_as('samurai_agent', $$ UPDATE phoenix.personas SET trust_score = 1 $$), 'ERROR 42501', 'and writes none');
-SELECT is(tap.run_as('samurai_agent', $$ INSERT INTO phoenix.consciousness_timeline ("time", global_consciousness, global_trust) VALUES ('1990-01-01', 110, 0.5) $$), NULL, 'samurai_agent adds to the timeline');
+SELECT is(tap.run_as('samurai_agent', $$ INSERT INTO phoenix.consciousness_timeline ("time", global_consciousness, global_trust) VALUES (now(), 110, 0.5) $$), NULL, 'samurai_agent adds to the timeline');
+SELECT is((SELECT string_agg(t || ' ' || tap.run_as('samurai_agent', format($$ INSERT INTO phoenix.consciousness_timeline ("time", global_consciousness, global_trust) VALUES (%L, 110, 0.5) $$, t)), ', ')
+           FROM unnest(ARRAY['infinity', '2200-01-01', '1990-01-01']) t), 'infinity ERROR 42501, 2200-01-01 ERROR 42501, 1990-01-01 ERROR 42501',
+          'but neither a row that stays the newest for good nor one from long ago');
 SELECT is(tap.run_as('samurai_agent', 'SELECT count(*) FROM phoenix.consciousness_timeline'), 'ERROR 42501', 'and does not read it');
 SELECT is(tap.run_as('samurai_agent', 'SELECT count(*) FROM phoenix.agents'), 'ERROR 42501', 'samurai_agent does not read agents');
 SELECT is(tap.run_as('samurai_agent', format('SELECT phoenix.issue_agent_token(%L)', gen_random_uuid())), 'ERROR 42501', 'nor issue tokens');
@@ -43,4 +46,14 @@ SELECT ok(has_table_privilege('architect', 'phoenix.tasks', 'SELECT, INSERT, UPD
           AND has_table_privilege('architect', 'phoenix.agent_credentials', 'DELETE'), 'architect has all privileges');
 SELECT is((SELECT string_agg(rolname, ', ') FROM pg_roles WHERE rolname IN ('phoenix_owner', 'phoenix_board', 'architect', 'samurai_agent', 'monitor', 'public_api')
            AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb)), NULL, 'no role of the platform is above its rights');
+
+-- What PostgreSQL gives to everybody.
+SELECT is((SELECT string_agg(who || ': ' || what, ', ') FROM unnest(ARRAY['samurai_agent', 'monitor', 'public_api']) who,
+           unnest(ARRAY['lo_creat(-1)', 'lo_create(0)', 'lo_from_bytea(0, ''tap'')', 'pg_logical_emit_message(true, ''tap'', ''tap'')']) what
+           WHERE tap.run_as(who, 'SELECT ' || what) IS DISTINCT FROM 'ERROR 42501'), NULL, 'who only reads writes no large object and no message either');
+SELECT is((SELECT string_agg(who || ': ' || p.oid::regprocedure, ', ') FROM unnest(ARRAY['samurai_agent', 'monitor', 'public_api']) who, pg_proc p
+           WHERE p.proname ~ 'advisory.*lock' AND p.proname !~ 'unlock' AND has_function_privilege(who, p.oid, 'EXECUTE')), NULL, 'only the owner takes advisory locks: migrations wait for them');
+SELECT is(tap.run_as('samurai_agent', 'SELECT pg_terminate_backend(0)'), 'ERROR 42501', 'an agent does not end the sessions of other agents');
+SELECT is(tap.run_as('samurai_agent', 'SELECT pg_cancel_backend(0)'), 'ERROR 42501', 'nor their statements');
+SELECT is(tap.run_as('architect', 'SELECT pg_terminate_backend(0)'), 'false', 'architect may end its own');
 SELECT * FROM finish();

@@ -11,11 +11,12 @@ from testinfra.host import Host
 
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import HostSettings, Platform, PostgresqlSettings
+from tests.hosts.conftest import CA, CERTIFICATE, KEY
 
 # psql reads the rows of COPY FROM STDIN behind the statement; in a transaction that is given up, so that nothing stays.
 COPY_ONE_ROW = """BEGIN;
 COPY phoenix.consciousness_timeline (time, global_consciousness, global_trust) FROM STDIN (DELIMITER ',');
-2026-01-01 00:00:00+00,100,0.5
+now,100,0.5
 \\.
 ROLLBACK;
 """
@@ -103,8 +104,7 @@ def test_a_killed_server_is_back_by_itself(vps1: Host, psql: Callable[..., str])
 
 
 def test_etcd_knows_the_leader_and_keeps_its_history_short(vps1: Host) -> None:
-    tls = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
-    client = f"ETCDCTL_API=3 etcdctl --endpoints https://127.0.0.1:2379 {tls}"
+    client = f"ETCDCTL_API=3 etcdctl --endpoints https://127.0.0.1:2379 --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
     assert vps1.check_output(f"{client} get --print-value-only /phoenix/phoenix/leader") == "vps1"
     assert '"dbSize"' in vps1.check_output(f"{client} endpoint status -w json")
 

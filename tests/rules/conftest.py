@@ -22,9 +22,10 @@ import yaml
 from deploys.lib import monitoring
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.settings import EmailReceiver, Receiver, WebhookReceiver
+from lab.config import Lab
 
 HERE = Path(__file__).parent
-LAB_SSH = Path("/var/lib/phoenix-lab/ssh/config")
+LAB_SSH = Lab.from_environment().paths.ssh_config
 RUNBOOK_URL = "https://runbooks.example.org/"
 PORTS = {"phoenix": 9188, "node": 9100, "postgres": 9187, "prometheus": 9090, "alertmanager": 9093, "patroni": 8008, "etcd": 2379}
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")

@@ -12,6 +12,7 @@ import yaml
 from deploys.lib import monitoring
 from deploys.lib.monitoring import Expected, Identity, Target
 from deploys.lib.pki import Authority
+from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import SettingsError
 from tests.rules.conftest import CASES, RUNBOOK_URL, Rule, Toolbox
 from tests.rules.promql import metrics
@@ -147,7 +148,7 @@ def test_no_rule_lives_on_a_value_that_may_vanish_silently(rules: list[Rule]) ->
 
 def test_rules_that_need_an_exporter_are_silenced_by_its_alert(rules: list[Rule]) -> None:
     needs = {rule.labels["needs"] for rule in rules if "needs" in rule.labels}
-    text = (monitoring.TEMPLATES / "alertmanager" / "alertmanager.yml.j2").read_text()
+    text = (TEMPLATES / "alertmanager" / "alertmanager.yml.j2").read_text()
     assert needs <= set(monitoring.JOBS)
     assert all(f'Down", "{job}")' in text for job in needs)
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from deploys.lib import scram
+from deploys.lib.generated import POSTGRESQL_LOGINS
 from deploys.postgresql.psql import identifier, literal
-from deploys.postgresql.roles import ROLES, Role, repairs
+from deploys.postgresql.roles import RESERVED_CONNECTIONS, ROLES, Role, limited, repairs
 
 PASSWORD = "a-good_password"
 ROLE = Role("probe", connections=10, member_of=("readers",), settings={"statement_timeout": "10s"})
@@ -26,6 +27,7 @@ def present(**differing: Any) -> dict[str, Any]:
         "powers": False,
         "member_of": {"readers": MEMBER},
         "settings": ["statement_timeout=10s"],
+        "elsewhere": [],
         **differing,
     }
 
@@ -62,6 +64,11 @@ def test_a_role_as_described_needs_nothing() -> None:
             'ALTER ROLE "probe" RESET ALL; ALTER ROLE "probe" SET "statement_timeout" = \'10s\';',
         ),
         ({"settings": ["statement_timeout=10s", "search_path=evil"]}, "has other session defaults", 'ALTER ROLE "probe" RESET ALL;'),
+        (
+            {"elsewhere": ["phoenix"]},
+            "has session defaults of its own in phoenix",
+            'ALTER ROLE "probe" IN DATABASE "phoenix" RESET ALL;',
+        ),
     ],
 )
 def test_what_differs_is_named_and_mended_alone(differing: dict[str, Any], what: str, sql: str) -> None:
@@ -94,6 +101,10 @@ def test_the_schemas_owner_is_the_board_only_when_it_says_so() -> None:
     assert 'GRANT "phoenix_board" TO "phoenix_owner" WITH INHERIT FALSE, SET TRUE, ADMIN FALSE;' in statements
 
 
+def test_every_login_has_a_generated_password_and_nobody_else_has() -> None:
+    assert sorted(POSTGRESQL_LOGINS) == sorted(role.name for role in ROLES if role.login)
+
+
 def test_groups_come_before_their_members() -> None:
     names = [role.name for role in ROLES]
     for role in ROLES:
@@ -103,3 +114,11 @@ def test_groups_come_before_their_members() -> None:
 def test_text_and_names_cannot_leave_their_quotes() -> None:
     assert literal("a'; DROP ROLE x; --") == "'a''; DROP ROLE x; --'"
     assert identifier('a"; DROP ROLE x; --') == '"a""; DROP ROLE x; --"'
+
+
+@pytest.mark.parametrize("max_connections", [20, 200, 1000])
+def test_agents_and_the_public_together_leave_connections_for_architect(max_connections: int) -> None:
+    limits = [limited(role, max_connections).connections for role in ROLES if role.connection_share is not None]
+    assert len(limits) == 2
+    assert all(limit >= 3 for limit in limits)
+    assert sum(limits) <= max_connections - RESERVED_CONNECTIONS - 3

@@ -78,6 +78,17 @@ def test_init_uses_the_identity_there_is_and_never_overwrites_a_store(secrets: C
 
 
 @pytest.mark.parametrize(
+    ("content", "says"), [("AGE-SECRET-KEY-1NONSENSE\n", "is not an age identity file"), ("# a comment\n", "holds no age identity")]
+)
+def test_init_refuses_an_identity_file_without_an_identity(secrets: Command, environment: dict[str, str], content: str, says: str) -> None:
+    Path(environment["PHOENIX_AGE_KEY_FILE"]).write_text(content)
+    refused = secrets("init")
+    assert refused.code == 2
+    assert says in refused.err
+    assert "Traceback" not in refused.err
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("show", "nothing"), "has no secret 'nothing'"),
@@ -95,5 +106,5 @@ def test_mistakes_are_refused(secrets: Command, arguments: tuple[str, ...], says
 
 def test_empty_value_is_not_stored(secrets: Command) -> None:
     secrets("init")
-    assert secrets("set", "a", stdin="\n").code == 1
+    assert secrets("set", "a", stdin="\n").code == 2
     assert secrets("list").out == ""

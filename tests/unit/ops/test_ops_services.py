@@ -33,6 +33,6 @@ def test_metrics_addresses_are_https_and_where_prometheus_scrapes_them() -> None
 def test_settings_move_services(tmp_path: Path) -> None:
     text = (ROOT / "inventory" / "lab.py").read_text()
     inventory = tmp_path / "lab.py"
-    inventory.write_text(text.replace("postgresql_version=17", "postgresql_port=6000, postgresql_version=17"))
+    inventory.write_text(text.replace('"postgresql_version": 17', '"postgresql_port": 6000, "postgresql_version": 17'))
     (postgresql,) = [s for s in services(load(inventory)) if s.name == "postgresql"]
     assert (postgresql.port, postgresql.url) == (6000, "10.66.0.11:6000")
