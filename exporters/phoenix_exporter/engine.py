@@ -242,7 +242,8 @@ class Engine:
     def _render(self, execution: Execution) -> bytes:
         now = asyncio.get_running_loop().time()
         up = execution.answered and execution.lost is None
-        served = [state for state in self.states if state.good(now, execution.started)]
+        # Judged as when the execution began: a value that was young enough for it stays in all of its answers.
+        served = [state for state in self.states if state.good(execution.started, execution.started)]
         return b"".join([exposition.render(exposition.own(self, up, now, served)), *(s.text for s in served if s.text)])
 
     async def stop(self) -> None:

@@ -108,3 +108,13 @@ def test_scrape_timeout_of_the_scraper_is_kept(cluster: Cluster, start_exporter:
     assert answer.value("phoenix_up") == 1
     assert answer.value("phoenix_db_connections_active") is not None
     assert answer.value("phoenix_exporter_collector_success", collector="agents") == 0
+
+
+def test_a_value_whose_time_runs_out_between_two_scrapes_of_one_execution_stays(start_exporter: StartExporter) -> None:
+    """The second answer is the first one's execution again: what was good enough for it is in both."""
+    exporter = start_exporter(limits={"min_interval_s": 2.0}, collectors={"personas": {"ttl_s": 2.5}})
+    assert exporter.get().value("phoenix_personas_total") is not None  # measured now
+    time.sleep(2.1)
+    assert exporter.get().value("phoenix_personas_total") is not None  # another execution, in which it is still young enough
+    time.sleep(0.7)
+    assert exporter.get().value("phoenix_personas_total") is not None  # the same execution; its time has run out meanwhile
