@@ -71,6 +71,7 @@ def frozen_database(vps1: Host) -> Iterator[None]:
 @pytest.mark.changes
 @pytest.mark.usefixtures("frozen_database")
 def test_a_frozen_database_is_told_at_once(scrape: Callable[[], dict[str, float]]) -> None:
+    time.sleep(1.1)  # an execution of less than a second ago, before the freeze, is still everybody's answer
     started = time.monotonic()
     seen = scrape()
     assert seen["phoenix_up"] == 0
