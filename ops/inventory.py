@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploys.lib.secrets import SecretError, SecretStore
-from deploys.lib.settings import ROOT, Platform, PlatformHost, SettingsError, load
+from deploys.lib.settings import ROOT, Platform, PlatformHost, SettingsError, load, shown
 from ops.errors import Refused
 
 DEFAULT = ROOT / "inventory" / "lab.py"
@@ -57,11 +57,6 @@ def secrets(platform: Platform) -> SecretStore:
         return SecretStore.load(platform.secrets_file)
     except SecretError as error:
         raise Refused(str(error)) from error
-
-
-def shown(path: Path) -> str:
-    """`path` as a person would write it: relative when it is in the checkout."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def ssh(target: PlatformHost, *options: str, interactive: bool = False) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import lab
 from deploys.lib import generated
 from deploys.lib.secrets import SecretStore
-from deploys.lib.settings import HostSettings, Platform
+from deploys.lib.settings import HostSettings, Platform, shown
 from ops import deploy, inventory, status, verify
 from ops.errors import DONE, Failed, Refused
 from ops.terminal import Terminal, seconds
@@ -106,8 +106,8 @@ def lab_machines(platform: Platform) -> list[str]:
     others = [name for name, host in platform.hosts.items() if addresses.get(name) != host[HostSettings].address]
     if others:
         raise Refused(
-            f"{', '.join(others)} in {inventory.shown(platform.inventory)} is no machine of the lab, and only those are made and "
-            f"removed here: use './phoenix deploy -i {inventory.shown(platform.inventory)}'."
+            f"{', '.join(others)} in {shown(platform.inventory)} is no machine of the lab, and only those are made and "
+            f"removed here: use './phoenix deploy -i {shown(platform.inventory)}'."
         )
     return list(platform.hosts)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyrage
 
 from deploys.lib.secrets import SecretError, SecretStore, default_identity_file, read_identities
-from deploys.lib.settings import Platform
+from deploys.lib.settings import Platform, shown
 from ops import inventory
 from ops.errors import DONE, Failed, Refused
 from ops.options import common
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace, platform: Platform, terminal: Terminal) ->
         known = options.name in store
         store.set(options.name, _ask(options.name))
         terminal.result({"name": options.name, "replaced": known})
-        terminal.line(f"{options.name} {'replaced' if known else 'stored'} in {inventory.shown(store.path)}.", "green")
+        terminal.line(f"{options.name} {'replaced' if known else 'stored'} in {shown(store.path)}.", "green")
     elif options.action == "rotate-pii":
         return rotate_pii(platform, store, terminal)
     else:
@@ -91,14 +91,14 @@ def rotate_pii(platform: Platform, store: SecretStore, terminal: Terminal) -> in
 def init(platform: Platform, further: list[str], terminal: Terminal) -> int:
     """Make the store. The person's own age identity is made too when there is none yet."""
     if platform.secrets_file.exists():  # before an identity is made for it
-        raise Refused(f"{inventory.shown(platform.secrets_file)} exists already: remove it first if it is to be made anew.")
+        raise Refused(f"{shown(platform.secrets_file)} exists already: remove it first if it is to be made anew.")
     identity_file = default_identity_file()
     identities = _identities(identity_file) if identity_file.exists() else [_make_identity(identity_file, terminal)]
     recipients = list(dict.fromkeys([str(identity.to_public()) for identity in identities] + _recipients(further)))
     store = SecretStore.create(platform.secrets_file, recipients=recipients)
     terminal.result({"store": str(store.path), "identity": str(identity_file), "recipients": recipients})
     terminal.line(
-        f"{inventory.shown(store.path)} made. Keep a copy of {identity_file} somewhere safe: without it nobody can read "
+        f"{shown(store.path)} made. Keep a copy of {identity_file} somewhere safe: without it nobody can read "
         "the store. The first deploy fills in the passwords and keys that Phoenix makes itself.",
         "green",
     )

@@ -7,6 +7,7 @@ import time
 
 import psycopg
 
+from deploys.lib.settings import shown
 from ops import inventory, pgconn
 from ops.errors import DONE, Failed, Refused
 from ops.options import count
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Load the data and say how many rows that made."""
     platform = inventory.made(options.inventory)
     if options.replace and not options.yes:
-        terminal.confirm(f"This deletes all personas, agents, tasks and what belongs to them ({inventory.shown(platform.inventory)}).")
+        terminal.confirm(f"This deletes all personas, agents, tasks and what belongs to them ({shown(platform.inventory)}).")
     from ops import seed  # noqa: PLC0415 - brings numpy, which refusals do without
 
     started = time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deploys.lib.services import services
-from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
+from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings, shown
 from ops import inventory
 from ops.errors import Failed, Refused
 from ops.options import count
@@ -74,7 +74,7 @@ def leader(platform: Platform) -> PlatformHost:
     """The host whose PostgreSQL takes writes, asked now. Raises Refused without PostgreSQL hosts, Failed without a leader."""
     candidates = platform.group("postgresql")
     if not candidates:
-        raise Refused(f"{inventory.shown(platform.inventory)} has no host in the group postgresql: add one.")
+        raise Refused(f"{shown(platform.inventory)} has no host in the group postgresql: add one.")
     if len(candidates) == 1:
         return candidates[0]
     with ThreadPoolExecutor(max_workers=len(candidates)) as pool:

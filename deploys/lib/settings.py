@@ -291,7 +291,7 @@ def load(inventory: Path) -> Platform:
             continue
         hosts[name] = PlatformHost(name, frozenset(members), merged, checked)
     if groups.get("postgresql") and not groups.get("etcd"):
-        faults.append(f"{_shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
+        faults.append(f"{shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
     if faults:
         raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
     return Platform(inventory, hosts)
@@ -301,7 +301,7 @@ def _variables(path: Path) -> dict[str, Any]:
     try:
         content = runpy.run_path(str(path))
     except Exception as error:
-        raise SettingsError(f"{_shown(path)} cannot be read ({type(error).__name__}: {error}): mend the file.") from None
+        raise SettingsError(f"{shown(path)} cannot be read ({type(error).__name__}: {error}): mend the file.") from None
     imported = _imported_names(path)
     return {key: value for key, value in content.items() if not key.startswith("_") and key not in imported}
 
@@ -315,8 +315,8 @@ def _imported_names(path: Path) -> set[str]:
 def _read_inventory(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Groups (name to host names), each group's and each host's data, with pyinfra's meaning of an inventory file."""
     if not path.is_file():
-        known = ", ".join(sorted(_shown(file) for file in (ROOT / "inventory").glob("*.py")))
-        raise SettingsError(f"{_shown(path)} does not exist: choose an inventory with -i (there are: {known}).")
+        known = ", ".join(sorted(shown(file) for file in (ROOT / "inventory").glob("*.py")))
+        raise SettingsError(f"{shown(path)} does not exist: choose an inventory with -i (there are: {known}).")
     groups: dict[str, list[str]] = {}
     group_data: dict[str, dict[str, Any]] = {}
     hosts: dict[str, dict[str, Any]] = {}
@@ -330,7 +330,7 @@ def _read_inventory(path: Path) -> tuple[dict[str, list[str]], dict[str, dict[st
             groups[group].append(name)
             hosts.setdefault(name, {}).update(data)
     if not hosts:
-        raise SettingsError(f'{_shown(path)} names no host: add one to a list such as postgresql = [("vps1", {{...}})].')
+        raise SettingsError(f'{shown(path)} names no host: add one to a list such as postgresql = [("vps1", {{...}})].')
     return groups, group_data, hosts
 
 
@@ -367,11 +367,11 @@ def _fault(host: str, model: type[ServiceSettings], fault: Any, source: str) -> 
         hint = f"did you mean {model.prefix}_{near[0]}?" if near else f"remove it; {model.prefix} has {', '.join(model.model_fields)}."
         return f"{where}{path} is not a setting: {hint}"
     if fault["type"] == "missing":
-        return f"{where}{path} is missing: set it in {_shown(GROUP_DATA)}/ or for the host in {_shown(Path(source))}."
+        return f"{where}{path} is missing: set it in {shown(GROUP_DATA)}/ or for the host in {shown(Path(source))}."
     reason = str(fault["msg"]).removeprefix("Value error, ")
     if not field:  # of several settings together: the reason names them
         origins = [_origin(f"{model.prefix}_{name}", source) for name in model.model_fields if name in reason] or [source]
-        own = _shown(Path(source))  # what is set for a host or its group is more likely the mistake
+        own = shown(Path(source))  # what is set for a host or its group is more likely the mistake
         return f"{own if own in origins else origins[0]}: host {host}: {model.prefix} is refused: {reason}."
     return f"{where}{path} is {fault['input']!r}, refused: {reason[:1].lower()}{reason[1:]}."
 
@@ -380,12 +380,13 @@ def _origin(key: str, source: str) -> str:
     """The file that sets `key`: the group_data file that assigns it, else the inventory."""
     inventory = Path(source)
     if inventory.is_file() and re.search(rf"\b{re.escape(key)}\b", inventory.read_text(encoding="utf-8")):
-        return _shown(inventory)
+        return shown(inventory)
     for path in sorted(GROUP_DATA.glob("*.py")):
         if any(line.startswith(f"{key} ") or line.startswith(f"{key}:") for line in path.read_text(encoding="utf-8").splitlines()):
-            return _shown(path)
-    return _shown(inventory)
+            return shown(path)
+    return shown(inventory)
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else str(path)
+def shown(path: Path) -> str:
+    """`path` as a person would write it: relative when it is in the checkout."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
