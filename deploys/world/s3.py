@@ -37,7 +37,9 @@ DATA = "/var/lib/phoenix-s3"
 READ_BUCKET = ["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads"]
 WRITE = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
 DELETE = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
-"""Neither of the two sets lets anybody change policy, versioning or lock, or go round a lock."""
+"""None of these sets lets anybody change policy, versioning or lock, or go round a lock."""
+NEVER_THERE = "*/backup/*/latest"
+"""pgBackRest ends every backup by deleting this name, a link on other storage, and fails when it may not. On S3 there is no such object."""
 
 
 @deploy("S3 server")
@@ -109,11 +111,12 @@ def policy(bucket_name: str, *, database: str, retention: str) -> str:
     def allow(key: str, actions: list[str], resource: str) -> dict[str, object]:
         return {"Effect": "Allow", "Principal": {"AWS": [key]}, "Action": actions, "Resource": [f"arn:aws:s3:::{resource}"]}
 
-    rights = ((database, WRITE), (retention, WRITE + DELETE))
     statements = [
-        statement
-        for key, objects in rights
-        for statement in (allow(key, READ_BUCKET, bucket_name), allow(key, objects, f"{bucket_name}/*"))
+        allow(database, READ_BUCKET, bucket_name),
+        allow(database, WRITE, f"{bucket_name}/*"),
+        allow(database, ["s3:DeleteObject"], f"{bucket_name}/{NEVER_THERE}"),
+        allow(retention, READ_BUCKET, bucket_name),
+        allow(retention, WRITE + DELETE, f"{bucket_name}/*"),
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
 
