@@ -15,7 +15,7 @@ from pyinfra import host
 from deploys import backup, base, etcd, exporters, firewall, monitoring, sources, tls
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
-from deploys.postgresql import database, patroni, roles, schema
+from deploys.postgresql import database, patroni, roles, schema, watcher
 from deploys.world import alerts, s3
 
 groups = set(host.groups)
@@ -67,6 +67,7 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+    watcher.watcher()
 if "backup" in groups:
     backup.backup()
 if "drill" in groups:

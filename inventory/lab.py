@@ -54,7 +54,7 @@ _REGION2 = {"postgresql_cluster_name": "region2"}
 
 # The host that watches: it looks often, so that tests need not wait long, and tells the world.
 _MONITORING = {
-    "monitoring_scrape_interval_s": 2,
+    "monitoring_scrape_interval_s": 5,
     "monitoring_receivers": [
         {
             "name": "world",
@@ -75,7 +75,7 @@ _BACKUP = {
 
 _VPS1 = _machine("vps1", **_DATABASE, **_BACKUP)
 _VPS2 = _machine("vps2", **_DATABASE, **_BACKUP)
-_VPS3 = _machine("vps3", **_DATABASE, **_REGION2, **_BACKUP, **_MONITORING)
+_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING))
 _WORLD = _machine(
     "world",
     world_alert_receiver_port=9099,
