@@ -13,6 +13,7 @@ from deploys.lib import hosts, monitoring, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, of
+from deploys.postgresql import archive
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
 RULES = "/etc/prometheus/rules"
@@ -51,6 +52,7 @@ def expected() -> list[Expected]:
     ]
     clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
     extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
+    extra += [Expected(str(member.name), "archive") for member in archive.members()]
     return monitoring.expected_of(scraped, extra)
 
 

@@ -37,6 +37,15 @@ MAY_BE_ABSENT = {
     "node_timex_sync_status",
     "pg_replication_lag_seconds",
     "pg_stat_archiver_last_archive_age",
+    "phoenix_backup_last_success_timestamp_seconds",
+    "phoenix_backup_checked_timestamp_seconds",
+    # Written in one file with the two before.
+    "phoenix_backup_repository_reachable",
+    "phoenix_backup_damaged",
+    "phoenix_backup_archive_waiting_segments",
+    # There is one where the last backup was tried; without any, BackupStale fires.
+    "phoenix_backup_last_run_success",
+    "phoenix_backup_last_run_timestamp_seconds",
     # There is one for each replication slot, and a server may have none.
     "pg_replication_slot_slot_is_active",
     "pg_replication_slot_wal_status",
