@@ -91,7 +91,8 @@ def logs(platform: Platform, name: str, *, follow: bool, since: str | None, line
     if name in platform.hosts:
         wanted = {name: ""}
     elif found:
-        wanted = {service.host: service.unit for service in found}
+        # Of what runs by a timer, the journal of the service that it starts as well.
+        wanted = {service.host: service.unit.replace(".timer", ".*") for service in found}
     else:
         known = ", ".join(dict.fromkeys(service.name for service in services(platform)))
         raise Refused(f"{name} is neither a service nor a host: choose from {known}, {', '.join(platform.hosts)}.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deploys.lib.settings import (
+    BackupSettings,
     EtcdSettings,
     ExporterSettings,
     HostSettings,
@@ -26,6 +27,7 @@ class Service:
 
     `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `tcp` opens a connection,
     `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All four want the unit to be active.
+    What runs by a timer is known by its timer.
     """
 
     host: str
@@ -71,7 +73,11 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
+        s3 = host[WorldSettings].s3_port
+        yield Service(name, "s3", "phoenix-s3.service", "http", address, s3, "https", "/health")
         return  # nobody watches the world: in production it is somebody else's
+    if "backup" in host.groups:
+        yield from _backup(host, address)
     yield from _exporters(host, address)
     if "monitoring" in host.groups:
         monitoring = host[MonitoringSettings]
@@ -80,6 +86,16 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
             ("alertmanager", "prometheus-alertmanager.service", monitoring.alertmanager_port),
         ):
             yield Service(name, service, unit, "http", address, port, "https", "/-/ready", "/")
+
+
+def _backup(host: PlatformHost, address: str) -> Iterator[Service]:
+    settings = host[BackupSettings]
+    if "postgresql" in host.groups and host[PostgresqlSettings].cluster_name == settings.stanza:
+        yield Service(host.name, "backup", "phoenix-backup.timer")
+        yield Service(host.name, "backup-server", "phoenix-backup-server.service", "tcp", address, settings.tls_port)
+    yield Service(host.name, "backup-metrics", "phoenix-backup-metrics.timer")
+    if "drill" in host.groups:
+        yield Service(host.name, "retention", "phoenix-retention.timer")
 
 
 def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:

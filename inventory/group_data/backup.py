@@ -12,11 +12,11 @@ backup_s3_uri_style = "host"
 backup_path = "/phoenix"
 
 # A segment that is not full is sent after this many seconds. 30, so that the RPO of the archive alone stays below 60 with a slow upload
-# and a second try; see docs/decisions/0501-rpo-of-the-archive.md.
+# and a second try; see docs/decisions/0511-rpo-of-the-archive.md.
 backup_archive_timeout_s = 30
 
 # WAL that may wait on disk while S3 is away, in GB. Beyond that it is given up rather than filling the disk and stopping the database;
-# see docs/decisions/0503-a-full-queue-is-dropped.md.
+# see docs/decisions/0513-a-full-queue-is-given-up.md.
 backup_queue_max_gb = 8.0
 
 # Every hour an incremental backup; this often a differential one instead, and this often a full one.

@@ -15,7 +15,7 @@ def test_lab_has_every_service_of_the_platform_once() -> None:
     found = services(LAB)
     assert [s.name for s in found if s.host == "vps3"] == [
         "ssh", "firewall", "clock", "security-updates", "etcd", "patroni", "postgresql", "watcher",
-        "node-exporter", "postgres-exporter", "phoenix-exporter", "prometheus", "alertmanager",
+        "backup-metrics", "retention", "node-exporter", "postgres-exporter", "phoenix-exporter", "prometheus", "alertmanager",
     ]  # fmt: skip
     assert max(Counter((s.host, s.name) for s in found).values()) == 1
     assert max(Counter((s.host, s.port) for s in found if s.port).values()) == 1
