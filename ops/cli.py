@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ops import options
-from ops.errors import FAILED, Failed, Refused
+from ops.errors import FAILED, Ended, Refused
 
 # Verb, module that has it, one line of help. A module offers arguments(verb, parser) and run(options, terminal) -> exit code;
 # it is imported only when its verb is used, which keeps every start short.
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal(as_json=given.as_json, verbose=given.verbose)
     try:
         return int(importlib.import_module(f"ops.{VERBS[given.verb][0]}").run(given, terminal))
-    except (Failed, Refused) as error:
+    except Ended as error:
         return _report(error, as_json=given.as_json)
     except KeyboardInterrupt:
         print("phoenix: stopped; run the same command again to go on.", file=sys.stderr)
@@ -100,12 +100,12 @@ def _given(own: Sequence[str], *, dashes: bool) -> argparse.Namespace:
     return given
 
 
-def _report(error: Failed | Refused, *, as_json: bool) -> int:
+def _report(error: Ended, *, as_json: bool) -> int:
     """Say what went wrong, and return its exit code."""
     for line in str(error).splitlines():
         print(f"phoenix: {line}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"ok": False, "error": str(error)}))
+        print(json.dumps({**error.details, "ok": False, "error": str(error)}))
     return error.exit_code
 
 
