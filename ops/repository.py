@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +52,19 @@ class Backup:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """The newest timeline and those it came from. A restore to a point in the past begins a new one and cuts the rest off."""
+
+    timeline: int
+    left: Mapping[int, int]
+    """Each ancestor, and the LSN at which it was left."""
+
+    def has(self, backup: Backup) -> bool:
+        """Whether this timeline goes on from `backup`."""
+        return backup.timeline == self.timeline or backup.lsn_stop <= self.left.get(backup.timeline, -1)
+
+
+@dataclass(frozen=True)
 class Repository:
     """The backups of one stanza, oldest first, and the WAL that goes with them."""
 
@@ -62,13 +75,11 @@ class Repository:
     message: str
     """pgBackRest's own verdict: ok, or what is missing."""
 
-    def for_target(self, target: Target, history: Sequence[tuple[int, int]] = ()) -> Backup:
-        """The newest backup from which `target` can be reached.
-
-        `history`: timeline and LSN at which it was left, of the ancestors of the newest timeline. A backup of a branch that a
-        restore has cut off leads to nowhere. Raises Refused when there is none.
+    def for_target(self, target: Target, branch: Branch | None = None) -> Backup:
+        """The newest backup from which `target` can be reached: one of `branch`, where that is known, since a backup of another one leads
+        elsewhere. Raises Refused when there is none.
         """
-        usable = [backup for backup in self.backups if _is_ancestor(backup, history)]
+        usable = [backup for backup in self.backups if branch is None or branch.has(backup)]
         if not usable:
             raise Refused(f"the repository has no usable backup of {self.stanza} ({self.message}): take one with './phoenix backup full'.")
         oldest = usable[0]
@@ -128,18 +139,10 @@ def parse(content: Any, stanza: str) -> Repository:
     return Repository(stanza, tuple(sorted(backups, key=lambda one: one.ended)), max(ends, default=None), message)
 
 
-def parse_history(text: str) -> list[tuple[int, int]]:
-    """The lines of a timeline's history file: each ancestor and the LSN at which it was left."""
+def parse_history(timeline: int, text: str) -> Branch:
+    """The branch that ends in `timeline`, from the text of its history file (none for the first)."""
     rows = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    return [(int(row[0]), lsn(row[1])) for row in rows]
-
-
-def _is_ancestor(backup: Backup, history: Sequence[tuple[int, int]]) -> bool:
-    """Whether the newest timeline goes on from this backup. Timelines that are not in the history are newer than all of it."""
-    left = dict(history)
-    if backup.timeline in left:
-        return backup.lsn_stop <= left[backup.timeline]
-    return backup.timeline > max(left, default=0)
+    return Branch(timeline, {int(row[0]): lsn(row[1]) for row in rows})
 
 
 def _backup(one: dict[str, Any]) -> Backup:
