@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from ops.terminal import Terminal, seconds
 
 PROGRAM = "/usr/local/lib/phoenix/backup.py"
 TYPES = ("full", "diff", "incr")
+BUSY_WAIT_S = 1800
 
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
@@ -74,25 +76,36 @@ def chosen(target: Cluster) -> tuple[PlatformHost, str]:
 
 
 def take(host: PlatformHost, kind: str, terminal: Terminal) -> dict[str, Any]:
-    """Take a backup of type `kind` from `host`; what the program there says of it: label, times, LSNs, bytes. Raises Failed."""
-    text = remote.follow(host, f"{PROGRAM} {kind} --here", what="the backup", said=lambda line: terminal.say(f"  {line}", "dim"))
-    return dict(remote.value(text, what=PROGRAM))
+    """Take a backup of type `kind` from `host`; what the program there says of it: label, times, LSNs, bytes. Raises Failed.
+
+    One that is going on there already is waited for: a timer may just have begun it.
+    """
+    end = time.monotonic() + BUSY_WAIT_S
+    while True:
+        try:
+            text = remote.follow(host, f"{PROGRAM} {kind} --here", what="the backup", said=lambda line: terminal.say(f"  {line}", "dim"))
+            return dict(remote.value(text, what=PROGRAM))
+        except Failed as error:
+            if "already" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(5)
 
 
 def show(target: Cluster, terminal: Terminal) -> int:
     """Print the backups there are."""
     _, found = repository.of(target)
-    terminal.result(
-        {
-            "ok": bool(found.backups),
-            "stanza": found.stanza,
-            "message": found.message,
-            "wal_end": lsn_text(found.wal_end) if found.wal_end is not None else None,
-            "backups": [one.as_dict() for one in found.backups],
-        }
-    )
+    content = {
+        "ok": bool(found.backups),
+        "stanza": found.stanza,
+        "message": found.message,
+        "wal_end": lsn_text(found.wal_end) if found.wal_end is not None else None,
+        "backups": [one.as_dict() for one in found.backups],
+    }
     if not found.backups:
-        raise Failed(f"the repository has no backup of {found.stanza} ({found.message}): take one with './phoenix backup full'.")
+        error = Failed(f"the repository has no backup of {found.stanza} ({found.message}): take one with './phoenix backup full'.")
+        error.details = content
+        raise error
+    terminal.result(content)
     _table(found, terminal)
     return DONE
 
