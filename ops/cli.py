@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "drift": ("deploy", "name what differs from the description (exit 3), and change nothing"),
     "backup": ("backup", "take a backup now, or list those there are"),
     "restore": ("restore", "take the database back to an earlier moment"),
+    "rebuild": ("rebuild", "make a lost host anew, from the other hosts or from the backup"),
     "failover": ("failover", "let another member of the database cluster lead, and show that nothing was lost"),
     "seed": ("seeding", "fill the database with believable data of any size"),
     "ssh": ("shells", "log in to a host, or run one command there"),

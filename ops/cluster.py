@@ -110,7 +110,7 @@ class Cluster:
             time.sleep(0.5)
 
     def switchover(self, leader: str, candidate: str) -> str:
-        """Let `candidate` lead instead of `leader`; what Patroni said. Raises Failed."""
+        """Let `candidate` lead instead of `leader`; what Patroni said, which may be that it does not know yet. Raises Failed."""
         return self._act(
             self.host(leader), "POST", "/switchover", {"leader": leader, "candidate": candidate}, f"the switchover to {candidate}"
         )
@@ -130,9 +130,12 @@ class Cluster:
         names = content.get("sync_standby") or ""
         return str(content.get("leader") or ""), [name for name in names.split(",") if name]
 
-    def forget(self) -> int:
-        """Remove everything the store knows of this cluster: the next start bootstraps it. How many keys that were. Raises Failed."""
-        return int(self._etcd(f"del --prefix {NAMESPACE}{self.scope}/", "removing the cluster's keys").strip() or 0)
+    def forget(self, via: Sequence[PlatformHost] = ()) -> int:
+        """Remove everything the store knows of this cluster: the next start bootstraps it. How many keys that were.
+
+        `via` are hosts whose etcd is asked instead of the members' own. Raises Failed.
+        """
+        return int(self._etcd(f"del --prefix {NAMESPACE}{self.scope}/", "removing the cluster's keys", via).strip() or 0)
 
     def _act(self, host: PlatformHost, method: str, path: str, body: dict[str, Any], what: str) -> str:
         done = remote.ask(
@@ -143,13 +146,15 @@ class Cluster:
             timeout_s=ACTION_TIMEOUT_S + 15,
         )
         said, _, status = done.out.strip().rpartition("\n")
+        if "status unknown" in said:  # it has begun, and took longer than Patroni waits
+            return said.strip()
         if done.code != 0 or not status.startswith("2"):
             raise Failed(f"Patroni refuses {what} ({(said or done.reason).strip().rstrip('.')}): see './phoenix logs patroni'.")
         return said.strip()
 
-    def _etcd(self, words: str, what: str) -> str:
-        """What etcdctl prints on the first host of this cluster that has etcd and answers."""
-        members = [host for host in self.hosts if "etcd" in host.groups]
+    def _etcd(self, words: str, what: str, via: Sequence[PlatformHost] = ()) -> str:
+        """What etcdctl prints on the first host of this cluster (or of `via`) that has etcd and answers."""
+        members = [host for host in via or self.hosts if "etcd" in host.groups]
         if not members:
             raise Refused(f"no host of the cluster {self.scope} is in the group etcd: add one.")
         problem: Failed | None = None

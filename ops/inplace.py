@@ -233,7 +233,7 @@ def _move_aside(host: PlatformHost, job: Job, doing: Doing) -> None:
     # Once the old one is aside, what is in its place is an attempt that did not end.
     script = (
         f"if test -d {away}; then rm -rf -- {data}; echo again; "
-        f"elif test -d {data}; then mv -T {data} {away}; echo moved; else echo none; fi"
+        f"elif test -d {data}; then mv -T {data} {away}; echo moved; else mkdir -p {away}; echo none; fi"
     )
     said = remote.run(host, script, what="moving the data aside", timeout_s=900).strip()
     doing.note(

@@ -155,7 +155,7 @@ def prepare(own: Cluster, members: tuple[PlatformHost, ...], target: Target) -> 
     needed = begins_with.size + SPARE_BYTES
     if free < needed:
         raise Refused(
-            f"{host.name} has {size(free)} free in {inplace.HOME}, and the restored data needs {size(needed)} beside the old: make room there."
+            f"{host.name} has {size(free)} free in {inplace.HOME}, and the restored data needs {size(needed)} beside the old: make room."
         )
     return Plan(own, host, members, target, begins_with, found, free)
 

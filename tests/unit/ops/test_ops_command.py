@@ -126,7 +126,7 @@ def test_second_deploy_at_the_same_time_is_refused(phoenix: Command, inventory: 
         held.flush()
         ended = phoenix("deploy", "-i", path)
     assert ended.code == 2
-    assert "one is being deployed by another run (process 4711, since 12:00:00)" in one_sentence(ended)
+    assert "one is worked on by another run (process 4711, since 12:00:00)" in one_sentence(ended)
     assert "another run" not in phoenix("deploy", "-i", path).err
 
 
