@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "backup": ("backup", "take a backup now, or list those there are"),
     "restore": ("restore", "take the database back to an earlier moment"),
     "rebuild": ("rebuild", "make a lost host anew, from the other hosts or from the backup"),
+    "drill": ("drill", "rehearse a disaster and measure it"),
     "failover": ("failover", "let another member of the database cluster lead, and show that nothing was lost"),
     "seed": ("seeding", "fill the database with believable data of any size"),
     "ssh": ("shells", "log in to a host, or run one command there"),

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +64,7 @@ class Plan:
     """Members of etcd that a new cluster begins without."""
     etcd_anew: tuple[str, ...] = ()
     """Hosts whose etcd has data and no majority: it begins anew."""
-    left_out: tuple[str, ...] = field(default=())
+    left_out: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """For --json and the receipt."""
@@ -112,37 +112,58 @@ def prepare(platform: Platform, host: PlatformHost) -> Plan:
     found = remote.together(look, list(platform.hosts.values()))
     if not found[host.name].reachable:
         raise Refused(
-            f"{host.name} cannot be reached over SSH: bring a bare Debian machine up at {host.data.get('ssh_hostname', host.name)}, with your "
-            "key in it."
+            f"{host.name} cannot be reached over SSH: bring a bare Debian machine up at {host.data.get('ssh_hostname', host.name)}, with "
+            "your key in it."
         )
-    silent = tuple(name for name, state in found.items() if not state.reachable)
-    present = tuple(name for name in platform.hosts if name not in silent)
     if "postgresql" not in host.groups:
-        return Plan(host, "plain", found, deploys=present, left_out=silent)
+        return _plan(platform, host, "plain", found)
     own = cluster.of(platform, host.name)
     others = [other for other in own.hosts if other.name != host.name]
-    here = found[host.name]
-    destroys = (f"The database in {cluster.data_directory(host)} on {host.name} is removed.",) if here.data else ()
     if not others and "region2" in host.groups:
-        return Plan(host, "alone", found, destroys, deploys=present, left_out=silent)
+        return _plan(platform, host, "alone", found)
     if any(found[other.name].data for other in others):
-        _member_may_go(own, host, others)
-        return Plan(host, "member", found, destroys, deploys=present, left_out=silent)
-    if here.data:
+        plan = _plan(platform, host, "member", found)
+        if not plan.etcd_anew:
+            _member_may_go(own, host, others)
+        return plan
+    if found[host.name].data:
         raise Refused(
             f"{host.name} has the only copy of {own.scope} that can be reached: use './phoenix restore' to go back in time, or "
             "'./phoenix deploy' to mend the host."
         )
     if "backup" not in host.groups:
         raise Refused(f"no member of {own.scope} has data, and {host.name} is not in the group backup: there is nothing to rebuild from.")
-    return _everything(platform, host, found)
+    return _plan(platform, host, "everything", found)
+
+
+def _plan(platform: Platform, host: PlatformHost, kind: Kind, found: dict[str, Found]) -> Plan:
+    """Who is deployed, and what becomes of etcd. Other database hosts that are bare wait for a rebuild of their own."""
+    bare = [other.name for other in platform.group("postgresql") if other.name != host.name and not found[other.name].data]
+    deploys = tuple(name for name, state in found.items() if state.reachable and name not in bare)
+    destroys = []
+    if found[host.name].data:
+        destroys.append(f"The database in {cluster.data_directory(host)} on {host.name} is removed.")
+    members = platform.group("etcd") if "etcd" in host.groups else []
+    lost: tuple[str, ...] = ()
+    anew: tuple[str, ...] = ()
+    if members and not any(found[member.name].etcd_serves for member in members):
+        # What holds data and has no majority stands in the way of a new cluster; it keeps nothing but who led.
+        anew = tuple(member.name for member in members if found[member.name].etcd and member.name in deploys)
+        lost = tuple(member.name for member in members if member.name not in (*anew, host.name))
+        if anew:
+            destroys.append(
+                f"etcd has lost its majority and begins anew on {', '.join(anew)}: the database that is still there leads from then on, "
+                "and what only a lost host had is gone."
+            )
+    left_out = tuple(name for name in platform.hosts if name not in deploys)
+    return Plan(host, kind, found, tuple(destroys), deploys, lost, anew, left_out)
 
 
 def perform(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal, *, held: Sequence[int]) -> None:
     """The steps of `plan`. Raises Failed; run again, it goes on."""
     host = plan.host
     began = time.monotonic()
-    if plan.destroys:
+    if plan.found[host.name].data:
         with kept.steps.step("remove the old data") as doing:
             inplace.stop(host)
             inplace.remove(host, cluster.data_directory(host))
@@ -196,22 +217,6 @@ def _member_may_go(own: Cluster, host: PlatformHost, others: Sequence[PlatformHo
         raise Refused(f"nobody leads {own.scope}, so nothing can be cloned: see './phoenix failover --plan'.")
     if leader.name == host.name:
         raise Refused(f"{host.name} leads {own.scope}: let another member lead first, with './phoenix failover'.")
-
-
-def _everything(platform: Platform, host: PlatformHost, found: dict[str, Found]) -> Plan:
-    """No member of the cluster has data: the backup has to do. Other database hosts come later, one by one."""
-    etcd = [other for other in platform.group("etcd") if other.name != host.name]
-    serving = [other.name for other in etcd if found[other.name].etcd_serves]
-    # What holds data and has no majority stands in the way of a new cluster; it keeps nothing but who led.
-    anew = () if serving else tuple(other.name for other in [*etcd, host] if found[other.name].etcd)
-    lost = () if serving else tuple(other.name for other in etcd if not found[other.name].etcd)
-    own = cluster.of(platform, host.name)
-    bare = [other.name for other in own.hosts if other.name != host.name]
-    bare += [other.name for other in platform.group("postgresql") if other.name not in (*own.names,) and not found[other.name].data]
-    deploys = tuple(name for name, state in found.items() if state.reachable and name not in bare)
-    destroys = tuple(f"etcd on {name} begins anew, without {', '.join(lost) or 'the others'}." for name in anew)
-    left_out = tuple(name for name in platform.hosts if name not in deploys)
-    return Plan(host, "everything", found, destroys, deploys, lost, anew, left_out)
 
 
 def _database(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal, *, held: Sequence[int]) -> None:

@@ -30,8 +30,11 @@ WRITES_WAIT_S = 90
 WAY_WAIT_S = 20
 REBUILD_WAIT_S = 180
 
+# The timeline of a server that was just promoted is in the names of its WAL at once, and in its control file with the next checkpoint.
 POSITION = """
-SELECT json_build_object('in_recovery', pg_is_in_recovery(), 'timeline', (SELECT timeline_id FROM pg_control_checkpoint()),
+SELECT json_build_object('in_recovery', pg_is_in_recovery(),
+    'timeline', CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                     ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END,
     'checksum_failures', (SELECT coalesce(sum(checksum_failures), 0) FROM pg_stat_database),
     'lsn', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)
 """
@@ -56,13 +59,17 @@ class Watch:
         with self.kept.steps.step("verify data integrity") as doing:
             self._integrity(leader, began, before, doing)
         with self.kept.steps.step("resume operations") as doing:
-            if not self.writer.wait(ROWS_AFTER, timeout_s=WRITES_WAIT_S):
-                names = ", ".join(way.name for way in self.ways)
-                raise Failed(f"no write succeeds through {names} ({_last(self.writer)}): see './phoenix status'.")
-            gap = self.writer.gap(since=began)
-            self.kept.rto_seconds = gap.seconds
-            doing.note(f"{gap.seconds:.2f} s without writes, from {ledger.moment(gap.before)}")
-            self.judge(leader, doing)
+            self.resumed(leader, began, doing)
+
+    def resumed(self, leader: PlatformHost, began: float, doing: Doing) -> None:
+        """Writes succeed; how long they did not, at most, since `began`; and nothing acknowledged is missing. Raises Failed."""
+        if not self.writer.wait(ROWS_AFTER, timeout_s=WRITES_WAIT_S):
+            names = ", ".join(way.name for way in self.ways)
+            raise Failed(f"no write succeeds through {names} ({_last(self.writer)}): see './phoenix status'.")
+        gap = self.writer.gap(since=began)
+        self.kept.rto_seconds = gap.seconds
+        doing.note(f"{gap.seconds:.2f} s without writes, from {ledger.moment(gap.before)}")
+        self.judge(leader, doing)
 
     def judge(self, leader: PlatformHost, doing: Doing) -> None:
         """End the writer and compare the table on `leader` with the ledger. Raises Failed when an acknowledged row is not there."""
