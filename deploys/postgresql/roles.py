@@ -30,8 +30,11 @@ class Role:
     inherits: bool = True
     """Whether memberships give their rights at once, or only after SET ROLE."""
     member_of: tuple[str, ...] = ()
+    bypass_rls: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     """Session defaults."""
+    group: str = ""
+    """The role is made only where the inventory has hosts in this group; empty: always."""
 
 
 ROLES = (
@@ -60,6 +63,11 @@ ROLES = (
     ),
     Role("replicator", replication=True),
     Role("rewind"),
+    # Reads the platform's changes for the second region. It may pass row security: a policy that somebody changes must not silently make
+    # its initial copy smaller, and REPLICATION shows it every change anyway. One connection for changes, two for copies, room to reconnect.
+    Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
+    # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
+    Role("region2_apply", login=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -76,7 +84,8 @@ REWIND_FUNCTIONS = (
 PRESENT = """
 SELECT coalesce(json_object_agg(r.rolname, json_build_object(
     'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
-    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
+    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR NOT r.rolinherit,
+    'bypass_rls', r.rolbypassrls,
     'member_of', (SELECT coalesce(json_object_agg(g.rolname, json_build_object(
                       'inherit', m.inherit_option, 'set', m.set_option, 'admin', m.admin_option)), '{}')
                   FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
@@ -104,7 +113,7 @@ def described() -> Commands:
         return
     present: dict[str, Any] = host.get_fact(Query, sql=PRESENT) or {}
     statements: list[str] = []
-    for role in ROLES:
+    for role in (role for role in ROLES if not role.group or hosts.members(role.group)):
         for what, sql in repairs(
             limited(role, hosts.settings(PostgresqlSettings).max_connections),
             present.get(role.name),
@@ -150,24 +159,25 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "connections": -1,
             "verifier": None,
             "powers": False,
+            "bypass_rls": False,
             "member_of": {},
             "settings": [],
             "elsewhere": [],
         }
-    if (present["login"], present["replication"], present["connections"], present["powers"]) != (
+    if (present["login"], present["replication"], present["connections"], present["powers"], present["bypass_rls"]) != (
         role.login,
         role.replication,
         role.connections,
         False,
+        role.bypass_rls,
     ):
         attributes = (
             "LOGIN" if role.login else "NOLOGIN",
             "REPLICATION" if role.replication else "NOREPLICATION",
+            "BYPASSRLS" if role.bypass_rls else "NOBYPASSRLS",
             f"CONNECTION LIMIT {role.connections}",
         )
-        found.append(
-            ("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT {' '.join(attributes)};")
-        )
+        found.append(("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT {' '.join(attributes)};"))
     if password is not None and not scram.matches(present["verifier"], password):
         found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
     options = {"inherit": role.inherits, "set": True, "admin": False}

@@ -37,7 +37,8 @@ CROSS JOIN LATERAL (VALUES ('ready', n.ready), ('copying', n.copying)) AS v (sta
 UNION ALL
 SELECT NULL, NULL, name, NULL, NULL, NULL, NULL, v.kind, v.errors, NULL, NULL
 FROM subscription
-CROSS JOIN LATERAL (VALUES ('apply', (errors ->> 'apply_error_count')::bigint), ('sync', (errors ->> 'sync_error_count')::bigint)) AS v (kind, errors)
+CROSS JOIN LATERAL (VALUES ('apply', (errors ->> 'apply_error_count')::bigint),
+                           ('sync', (errors ->> 'sync_error_count')::bigint)) AS v (kind, errors)
 UNION ALL
 SELECT NULL, NULL, name, NULL, NULL, NULL, NULL, NULL, NULL, substr(c.key, 7), c.value::bigint
 FROM subscription

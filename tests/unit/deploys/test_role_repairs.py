@@ -25,6 +25,7 @@ def present(**differing: Any) -> dict[str, Any]:
         "connections": 10,
         "verifier": VERIFIER,
         "powers": False,
+        "bypass_rls": False,
         "member_of": {"readers": MEMBER},
         "settings": ["statement_timeout=10s"],
         "elsewhere": [],
@@ -42,8 +43,9 @@ def test_a_role_as_described_needs_nothing() -> None:
         (
             {"powers": True},
             "has other attributes",
-            "NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT LOGIN NOREPLICATION CONNECTION LIMIT 10",
+            "NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 10",
         ),
+        ({"bypass_rls": True}, "has other attributes", "NOBYPASSRLS"),
         ({"login": False}, "has other attributes", "INHERIT LOGIN NOREPLICATION"),
         ({"replication": True}, "has other attributes", "NOREPLICATION"),
         ({"connections": -1}, "has other attributes", "CONNECTION LIMIT 10"),
