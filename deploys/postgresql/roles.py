@@ -22,6 +22,8 @@ class Role:
 
     name: str
     login: bool = True
+    password: bool = True
+    """Without one nobody can log in: a role for background workers, which PostgreSQL starts for logins only."""
     replication: bool = False
     connections: int = -1
     """Connection limit, -1 for none."""
@@ -67,7 +69,7 @@ ROLES = (
     # its initial copy smaller, and REPLICATION shows it every change anyway. One connection for changes, two for copies, room to reconnect.
     Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
     # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
-    Role("region2_apply", login=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
+    Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -117,7 +119,7 @@ def described() -> Commands:
         for what, sql in repairs(
             limited(role, hosts.settings(PostgresqlSettings).max_connections),
             present.get(role.name),
-            password=hosts.secrets().get(f"postgresql/{role.name}") if role.login else None,
+            password=hosts.secrets().get(f"postgresql/{role.name}") if role.login and role.password else None,
         ):
             findings.report(f"role {role.name}: {what}")
             statements.append(sql)
@@ -180,6 +182,8 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
         found.append(("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT {' '.join(attributes)};"))
     if password is not None and not scram.matches(present["verifier"], password):
         found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
+    if not role.password and present["verifier"] is not None:
+        found.append(("has a password", f"ALTER ROLE {name} PASSWORD NULL;"))
     options = {"inherit": role.inherits, "set": True, "admin": False}
     for group in sorted(role.member_of):
         if present["member_of"].get(group) != options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,8 +104,14 @@ def test_the_schemas_owner_is_the_board_only_when_it_says_so() -> None:
     assert 'GRANT "phoenix_board" TO "phoenix_owner" WITH INHERIT FALSE, SET TRUE, ADMIN FALSE;' in statements
 
 
+def test_a_password_that_somebody_gave_a_background_role_goes() -> None:
+    (repair,) = repairs(replace(ROLE, password=False), present(), password=None)
+    assert repair == ("has a password", 'ALTER ROLE "probe" PASSWORD NULL;')
+    assert repairs(replace(ROLE, password=False), present(verifier=None), password=None) == []
+
+
 def test_every_login_has_a_generated_password_and_nobody_else_has() -> None:
-    assert sorted(POSTGRESQL_LOGINS) == sorted(role.name for role in ROLES if role.login)
+    assert sorted(POSTGRESQL_LOGINS) == sorted(role.name for role in ROLES if role.login and role.password)
 
 
 def test_groups_come_before_their_members() -> None:
