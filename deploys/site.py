@@ -15,7 +15,7 @@ from pyinfra import host
 from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
-from deploys.postgresql import database, patroni, publication, roles, schema, subscription
+from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -55,6 +55,8 @@ if "postgresql" in groups:
         publication.publication()
 if "region2" in groups:
     subscription.subscription()
+if "postgresql" in groups:
+    watcher.watcher()
 if ours:
     exporters.node()
 if "postgresql" in groups:
