@@ -72,7 +72,8 @@ def psql(platform: Platform, words: Sequence[str], *, role: str | None = None) -
 
 def leader(platform: Platform) -> PlatformHost:
     """The host whose PostgreSQL takes writes, asked now. Raises Refused without PostgreSQL hosts, Failed without a leader."""
-    candidates = platform.group("postgresql")
+    # A second region's server takes writes as well, but not the platform's.
+    candidates = [candidate for candidate in platform.group("postgresql") if "region2" not in candidate.groups]
     if not candidates:
         raise Refused(f"{shown(platform.inventory)} has no host in the group postgresql: add one.")
     if len(candidates) == 1:
