@@ -69,15 +69,18 @@ def tables(platform: Platform) -> dict[str, list[str]]:
 
 @pytest.fixture
 def arrived(psql: Ask, copy: Ask) -> Callable[[], None]:
-    """`arrived()` waits until the copy has confirmed all that was committed before."""
+    """`arrived()` waits until the copy has all that was committed before: a row that comes and goes after it, for commits keep their order."""
 
     def wait() -> None:
-        here = psql("SELECT pg_current_wal_insert_lsn()")
-        psql("SELECT txid_current()")  # something to confirm
-        slot = f"SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'region2' AND confirmed_flush_lsn >= '{here}'"
-        until(f"the copy confirms {here}", lambda: psql(slot) == "1", seconds=90)
-        ready = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"
-        until("every table is ready", lambda: copy(ready) == "0", seconds=90)
+        row = str(uuid.uuid4())
+        here = f"SELECT count(*) FROM phoenix.food_companies WHERE id = '{row}'"
+        psql(COMPANY.format(id=row, name="barrier"))
+        try:
+            until("the barrier arrives", lambda: copy(here) == "1", seconds=90)
+        finally:
+            psql(f"DELETE FROM phoenix.food_companies WHERE id = '{row}'")
+        until("the barrier is gone", lambda: copy(here) == "0", seconds=90)
+        until("every table is ready", lambda: copy("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'") == "0", seconds=90)
 
     return wait
 
@@ -146,7 +149,7 @@ def test_the_slot_is_ready_on_the_standby_for_a_failover(prometheus: Any, standb
 def slots(standby: Host) -> dict[str, str]:
     """Of each logical slot: synced|temporary|invalidation_reason|failover."""
     asked = "SELECT slot_name, synced, temporary, invalidation_reason, failover FROM pg_replication_slots WHERE slot_type = 'logical'"
-    return dict(line.split("|", 1) for line in ask_on(standby)(asked).splitlines()) | {}
+    return dict(line.split("|", 1) for line in ask_on(standby)(asked).splitlines())
 
 
 @pytest.fixture
