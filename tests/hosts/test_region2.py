@@ -69,7 +69,7 @@ def tables(platform: Platform) -> dict[str, list[str]]:
 
 @pytest.fixture
 def arrived(psql: Ask, copy: Ask) -> Callable[[], None]:
-    """`arrived()` waits until the copy has all that was committed before: a row that comes and goes after it, for commits keep their order."""
+    """`arrived()` waits until the copy has all that was committed before: commits keep their order, and a row behind them has come."""
 
     def wait() -> None:
         row = str(uuid.uuid4())
