@@ -102,11 +102,18 @@ def restore(target: Cluster, members: Sequence[PlatformHost], job: Job, kept: Re
             _write(host, REQUEST, {"type": job.kind, "target": job.target, "set": job.set})
             _start_and_wait(target, host, job, doing)
         with kept.steps.step("take writes") as doing:
-            remote.sql(host, "SELECT txid_current()", port=host[PostgresqlSettings].port, what="the first write")
+            port = host[PostgresqlSettings].port
+            remote.sql(host, "SELECT txid_current()", port=port, what="the first write")
             kept.rto_seconds = time.monotonic() - began
-            after = watch.position(host)
+            # What recovery replayed stays known until the server is restarted.
+            last = remote.sql(
+                host, "SELECT pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC'", port=port, what="asking for the last commit"
+            )
+            after = watch.position(host) | {"last_commit": last or None}
             kept.facts["restored"] = after
-            doing.note(f"timeline {after['timeline']}, LSN {after['lsn']}")
+            doing.note(
+                f"timeline {after['timeline']}, LSN {after['lsn']}; the last transaction that came back is of {last or 'the backup'} UTC"
+            )
     remote.run(host, f"rm -f {REQUEST}", what="removing the request")
 
 

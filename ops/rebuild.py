@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploys.lib import region2
 from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
 from ops import cluster, copy_anew, deploy, inplace, inventory, receipt, remote, status, watch
 from ops.cluster import Cluster
@@ -237,8 +238,9 @@ def _database(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal,
         kept.facts["position"] = watch.position(host)
         remote.run(host, f"rm -f {inplace.REQUEST}", what="removing the request")
         doing.note(f"{host.name} leads, timeline {kept.facts['position']['timeline']}, LSN {kept.facts['position']['lsn']}")
-    if plan.kind == "everything":
-        copy_anew.begin(platform, own, kept, terminal, held=held)
+    far = [other.name for other in platform.group(region2.NAME) if plan.found[other.name].data]
+    if plan.kind == "everything" and far:
+        copy_anew.begin(platform, own, [host], kept, terminal, held=held)
 
 
 def _request(host: PlatformHost) -> None:

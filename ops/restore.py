@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from deploys.lib import region2
 from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
-from ops import backup, cluster, inplace, inventory, moment, receipt, remote, repository
+from ops import backup, cluster, copy_anew, inplace, inventory, moment, receipt, remote, repository
 from ops.backup import size
 from ops.cluster import Cluster
 from ops.deploy import only_one
@@ -29,6 +30,8 @@ class Scene:
     members: tuple[PlatformHost, ...]
     """Those that take part; who is gone for good (--without) is none of them."""
     terminal: Terminal
+    held: list[int]
+    """What `only_one` gave."""
 
 
 SPARE_BYTES = 1024**3
@@ -80,13 +83,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     platform = inventory.made(options.inventory)
     own = cluster.of(platform)
     members = _members(own, options.without)
-    with only_one(platform, own.names):
+    copies = [host.name for host in platform.group(region2.NAME)]
+    with only_one(platform, [*own.names, *copies]) as held:
         present = inplace.under_way(own)
         if target is None:
-            return undo(Scene(platform, own, members, terminal), present, options)
+            return undo(Scene(platform, own, members, terminal, held), present, options)
         if target.assumed_utc:
             terminal.say(f"No zone was given: {target}.", "yellow")
-        return in_place(Scene(platform, own, members, terminal), target, present, options)
+        return in_place(Scene(platform, own, members, terminal, held), target, present, options)
 
 
 def in_place(scene: Scene, target: Target, present: Job | None, options: argparse.Namespace) -> int:
@@ -122,6 +126,7 @@ def in_place(scene: Scene, target: Target, present: Job | None, options: argpars
             kept.facts["new_backup"] = taken
             doing.note(f"{taken.get('label')} from {job.host}")
         inplace.clone(own, scene.members, job, kept)
+        copy_anew.begin(scene.platform, own, scene.members, kept, terminal, held=scene.held)
         with kept.steps.step("clean up") as doing:
             inplace.close(own, job, keep=options.keep, doing=doing)
     terminal.line(f"{own.scope} is at {target}, and takes writes.", "green")
@@ -236,6 +241,6 @@ def _show(plan: Plan, terminal: Terminal) -> None:
             ["begins with", f"{begins.label}, ended {begins.ended:%Y-%m-%d %H:%M:%S} UTC, {size(begins.size)}"],
             ["is lost", "what did not reach the archive" if plan.target.kind == "latest" else "everything after that moment"],
             ["disk", f"{size(plan.free)} free, {size(begins.size)} needed beside the old data, which is kept until the end"],
-            ["afterwards", "a new timeline, the other members cloned, a full backup"],
+            ["afterwards", "a new timeline, a new backup, the other members cloned, the second region copied anew"],
         ],
     )
