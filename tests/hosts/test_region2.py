@@ -47,12 +47,15 @@ def ask_on(host: Host) -> Ask:
     return ask
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _second_region(platform: Platform) -> None:
+    if not platform.group("region2"):
+        pytest.skip("this inventory has no second region")
+
+
 @pytest.fixture(scope="module")
 def copy_host(on: Callable[[str], Host], platform: Platform) -> Host:
-    hosts = platform.group("region2")
-    if not hosts:
-        pytest.skip("this inventory has no second region")
-    return on(hosts[0].name)
+    return on(platform.group("region2")[0].name)
 
 
 @pytest.fixture(scope="module")
