@@ -357,7 +357,7 @@ touch LEDGER; end=$(($(date +%s) + 600)); i=0
 while test -e LEDGER && test ! -e LEDGER.stop && test $(date +%s) -lt $end; do
     i=$((i + 1))
     timeout 5 psql -XAtq "CONNINFO" -c "INSERT INTO phoenix.food_companies (name) VALUES ('MARK-$i')" >/dev/null 2>&1 && echo $i >>LEDGER
-    sleep 0.1
+    sleep 0.02
 done
 echo end >>LEDGER
 """
