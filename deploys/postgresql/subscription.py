@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import Host, deploy, operation
+from pyinfra.api import Host, StringCommand, deploy, operation
 
 from deploys import tls
 from deploys.lib import findings, hosts, region2, verify
@@ -70,8 +70,7 @@ def subscription() -> None:
         name="Password of the subscriber",
         entries=[Directory("/etc/phoenix"), File(region2.PASSFILE, _passfile, "postgres", "postgres", "600")],
     )
-    guarded(name="Copied tables are written by replication alone")
-    subscribed(name="Subscription as declared")
+    subscribed(name="Tables as declared, written by replication alone")
     verify.answers(
         name="Changes arrive",
         script=f'cd / && {PSQL} -XAtqd {DATABASE} -c "{WORKS}" | grep t',
@@ -94,19 +93,6 @@ def _declared() -> dict[str, frozenset[str]]:
 def _conninfo() -> str:
     members = [Publisher(hosts.address(member), of(member, PostgresqlSettings).port) for member in publishers()]
     return region2.conninfo(members, ca=tls.CA)
-
-
-@operation()
-def guarded() -> Commands:
-    """Every copied table refuses rows that do not come by replication; a table that is no longer copied takes them again."""
-    if not patroni.is_leader():
-        return
-    state: dict[str, Any] | None = host.get_fact(Query, sql=STATE, database=DATABASE)
-    differing = guards(_declared(), state) if state else [("the copied tables may be written by anybody", "")]
-    for what, _ in differing:
-        findings.report(what)
-    if differing:
-        yield execute("\n".join(sql for _, sql in differing), database=DATABASE)
 
 
 def guards(declared: Mapping[str, frozenset[str]], state: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -135,7 +121,7 @@ def _guard(table: str) -> list[str]:
 
 @operation()
 def subscribed() -> Commands:
-    """The subscription exists with the declared tables, connection and options, and is enabled."""
+    """The subscription has the declared tables, connection and options and is enabled; the tables refuse rows that come otherwise."""
     if not patroni.is_leader():
         return
     state: dict[str, Any] | None = host.get_fact(Query, sql=STATE, database=DATABASE)
@@ -152,17 +138,21 @@ def subscribed() -> Commands:
         findings.report(problem)
         yield refusal(problem)
         return
+    unguarded = guards(_declared(), state)
+    differing = changes(_declared(), _conninfo(), subscription_options(), state) if state["subscription"] else []
+    for what, _ in unguarded + differing:
+        findings.report(what)
+    commands: list[StringCommand | str] = []  # all before the first is run: a dry run looks no further than that one
+    if unguarded:
+        commands.append(execute("\n".join(sql for _, sql in unguarded), database=DATABASE))
     if state["subscription"] is None:
         findings.report(f"subscription {region2.NAME} is missing")
-        if version() >= 17:
-            yield _drop_old_slots()
-        yield execute_outside_transaction(create(_conninfo(), subscription_options(), own_slot=version() >= 17), database=DATABASE)
-        return
-    differing = changes(_declared(), _conninfo(), subscription_options(), state)
-    for what, _ in differing:
-        findings.report(what)
-    if differing:
-        yield execute_outside_transaction("\n".join(sql for _, sql in differing), database=DATABASE)
+        commands += [_drop_old_slots()] if version() >= 17 else []
+        statements = create(_conninfo(), subscription_options(), own_slot=version() >= 17)
+        commands.append(execute_outside_transaction(statements, database=DATABASE))
+    elif differing:
+        commands.append(execute_outside_transaction("\n".join(sql for _, sql in differing), database=DATABASE))
+    yield from commands
 
 
 def subscription_options() -> list[Option]:
