@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
+from deploys import base, drill, etcd, exporters, firewall, monitoring, sources, tls, world
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
 from deploys.postgresql import database, patroni, roles, schema, watcher
@@ -36,6 +36,8 @@ if "etcd" in groups:
 if "postgresql" in groups:
     patroni.prepare()
     wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
+if "drill" in groups:
+    wanted += drill.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -57,6 +59,8 @@ if ours:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "drill" in groups:
+    drill.drill()
 if "world" in groups:
     world.alert_receiver()
 if "monitoring" in groups:

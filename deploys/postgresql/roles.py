@@ -23,6 +23,8 @@ class Role:
     name: str
     login: bool = True
     replication: bool = False
+    bypass_rls: bool = False
+    """Whether row security hides nothing from it."""
     connections: int = -1
     """Connection limit, -1 for none."""
     connection_share: float | None = None
@@ -60,6 +62,15 @@ ROLES = (
     ),
     Role("replicator", replication=True),
     Role("rewind"),
+    # Counts and hashes every row for the restore drill (services/drill_leader.py), so it sees everything and writes nothing.
+    Role(
+        "drill",
+        replication=True,
+        bypass_rls=True,
+        connections=4,
+        member_of=("pg_read_all_data", "pg_read_all_settings"),
+        settings={"default_transaction_read_only": "on"},
+    ),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -76,7 +87,7 @@ REWIND_FUNCTIONS = (
 PRESENT = """
 SELECT coalesce(json_object_agg(r.rolname, json_build_object(
     'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
-    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
+    'bypass_rls', r.rolbypassrls, 'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR NOT r.rolinherit,
     'member_of', (SELECT coalesce(json_object_agg(g.rolname, json_build_object(
                       'inherit', m.inherit_option, 'set', m.set_option, 'admin', m.admin_option)), '{}')
                   FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
@@ -147,6 +158,7 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
         present = {
             "login": None,
             "replication": False,
+            "bypass_rls": False,
             "connections": -1,
             "verifier": None,
             "powers": False,
@@ -154,20 +166,20 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "settings": [],
             "elsewhere": [],
         }
-    if (present["login"], present["replication"], present["connections"], present["powers"]) != (
+    if (present["login"], present["replication"], present["bypass_rls"], present["connections"], present["powers"]) != (
         role.login,
         role.replication,
+        role.bypass_rls,
         role.connections,
         False,
     ):
         attributes = (
             "LOGIN" if role.login else "NOLOGIN",
             "REPLICATION" if role.replication else "NOREPLICATION",
+            "BYPASSRLS" if role.bypass_rls else "NOBYPASSRLS",
             f"CONNECTION LIMIT {role.connections}",
         )
-        found.append(
-            ("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT {' '.join(attributes)};")
-        )
+        found.append(("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT {' '.join(attributes)};"))
     if password is not None and not scram.matches(present["verifier"], password):
         found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
     options = {"inherit": role.inherits, "set": True, "admin": False}
