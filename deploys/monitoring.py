@@ -51,6 +51,7 @@ def expected() -> list[Expected]:
     ]
     clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
     extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
+    extra += [Expected(str(member.name), "drill") for member in hosts.members("drill")]
     return monitoring.expected_of(scraped, extra)
 
 

@@ -21,8 +21,8 @@ MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
 JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd")
-FEATURES = (*JOBS, "postgresql", "tls", "clock", "replication", "archive")
-"""What a host can be expected to have (`phoenix_expected` in the rules). The last three arm rules that otherwise sleep."""
+FEATURES = (*JOBS, "postgresql", "tls", "clock", "replication", "archive", "drill")
+"""What a host can be expected to have (`phoenix_expected` in the rules). The last four arm rules that otherwise sleep."""
 
 _FILES = environment(TEMPLATES)
 _RULES = environment(
