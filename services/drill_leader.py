@@ -41,8 +41,6 @@ class Witness:
 
     host: str
     """Address of the leader."""
-    version: int
-    """`server_version_num`."""
     lsn: str
     """The position: every transaction whose commit stands before it is in `tables`, no other."""
     tables: dict[str, fingerprint.Content]
@@ -90,7 +88,7 @@ class Leader:
             "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (list(CARRIED_OVER),)
         ).fetchall()
         held = contents(self._session, self._config.schema)
-        return Witness(self._session.info.host, self._session.info.server_version, self.lsn, held, dict(rows))
+        return Witness(self._session.info.host, self.lsn, held, dict(rows))
 
 
 @contextmanager
