@@ -10,7 +10,7 @@ from pyinfra.api import Host, deploy
 
 from deploys import exporters, tls
 from deploys.lib import hosts, verify
-from deploys.lib.operations import Directory, File, files, service, template
+from deploys.lib.operations import Directory, File, files, service, template, units_read
 from deploys.lib.settings import ROOT, DrillSettings, PostgresqlSettings, SettingsError, of
 
 USER = "phoenix-drill"
@@ -57,6 +57,7 @@ def drill() -> None:
             File(TIMER, template("drill/phoenix-drill.timer.j2", cfg=settings)),
         ],
     )
+    units_read(name="systemd knows the drill", units=["phoenix-drill.service"])
     service(name="Drills are made on schedule", unit="phoenix-drill.timer", restart_on=[TIMER])
     verify.answers(
         name="The drill may log in to the leader",
