@@ -48,7 +48,7 @@ def drill() -> None:
     files(
         name="Program, settings and units",
         entries=[
-            *[File(f"{LIBRARY}/{path.name}", path.read_text(encoding="utf-8")) for path in SOURCES],
+            *[File(f"{LIBRARY}/{path.name}", path.read_text(encoding="utf-8"), mode="755") for path in SOURCES],
             Directory("/etc/phoenix-drill"),
             File(CONFIG, configuration),
             File(PASSWORD, hosts.secret("postgresql/drill"), mode="600"),
@@ -61,7 +61,7 @@ def drill() -> None:
     service(name="Drills are made on schedule", unit="phoenix-drill.timer", restart_on=[TIMER])
     verify.answers(
         name="The drill may log in to the leader",
-        script=f"python3 -sE {PROGRAM} --check",
+        script=f"{PROGRAM} --check",
         seconds=30,
         problem=f"The restore drill on {host.name} cannot log in to the leader as drill: run {PROGRAM} --check there.",
     )

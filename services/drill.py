@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -sE
 """The restore drill: bring the newest backup to life beside the platform, prove that it holds what the leader held, throw it away.
 
     drill.py [--json]      start phoenix-drill.service (or join the drill that runs), wait, print its receipt
@@ -162,11 +162,11 @@ def in_unit(config: Config) -> int:
             Drill(config, receipt, scratch, Repository(config, programs.run)).run()
             receipt.ok = True
         except (DrillFailed, DrillRefused) as error:
-            receipt.reason, receipt.refused = str(error), isinstance(error, DrillRefused)
+            receipt.error, receipt.refused = str(error), isinstance(error, DrillRefused)
         except Interrupted:
-            receipt.reason = "The drill was told to stop: by hand, by a shutdown, or because it took longer than drill_timeout_s."
+            receipt.error = "The drill was told to stop: by hand, by a shutdown, or because it took longer than drill_timeout_s."
         except Exception as error:
-            receipt.reason = f"The drill has a fault of its own ({type(error).__name__}: {first_line(error)}): see 'phoenix logs drill'."
+            receipt.error = f"The drill has a fault of its own ({type(error).__name__}: {first_line(error)}): see 'phoenix logs drill'."
             raise
         finally:
             receipt.finished = time.time()
@@ -183,7 +183,7 @@ def clean(config: Config) -> None:
     programs = Programs(os.environ)
     Scratch(config, directory / SCRATCH, programs.environment, programs.run).remove()
     if forgotten := archive.forgotten():
-        forgotten.reason, forgotten.finished = receipts.FORGOTTEN, time.time()
+        forgotten.error, forgotten.finished = receipts.FORGOTTEN, time.time()
         archive.finish(forgotten)
         say(f"The drill of {time.strftime('%F %T', time.gmtime(forgotten.started))} UTC was killed; what it left is removed.")
 
@@ -251,7 +251,7 @@ def say(text: str) -> None:
 
 def _verdict(receipt: receipts.Receipt) -> str:
     if not receipt.ok:
-        return f"Drill {'refused' if receipt.refused else 'failed'}: {receipt.reason}"
+        return f"Drill {'refused' if receipt.refused else 'failed'}: {receipt.error}"
     return (
         f"Drill passed: {receipt.rows} rows in {len(receipt.witnessed)} tables are there, none lost; "
         f"RPO {receipt.rpo_seconds:.1f} s, RTO {receipt.rto_seconds:.1f} s."
@@ -289,7 +289,7 @@ def main(arguments: list[str]) -> int:
     except DrillRefused as error:
         say(f"drill: {error}")
         if options.json:
-            print(json.dumps({"ok": False, "refused": True, "reason": str(error)}))
+            print(json.dumps({"ok": False, "refused": True, "error": str(error)}))
         return REFUSED
     except Interrupted:
         return FAILED

@@ -34,7 +34,7 @@ class Receipt:
     ok: bool = False
     refused: bool = False
     """Whether a precondition was not met and nothing was done."""
-    reason: str | None = None
+    error: str | None = None
     """Why it is not ok: one sentence."""
     finished: float | None = None
     leader: str | None = None
@@ -100,7 +100,7 @@ def page(receipt: Receipt) -> str:
         ("pages verified", receipt.blocks_verified),
     ]
     lines = [f"# Restore drill of {receipt.stanza}: {verdict}", ""]
-    lines += [receipt.reason, ""] if receipt.reason else []
+    lines += [receipt.error, ""] if receipt.error else []
     lines += _table(("what", "value"), ((name, value) for name, value in facts if value is not None))
     lines += ["", "## Steps", "", *_table(("step", "seconds", "ok"), ((s.name, f"{s.seconds:.2f}", _yes(s.ok)) for s in receipt.steps))]
     if receipt.witnessed or receipt.restored:

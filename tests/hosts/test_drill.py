@@ -21,7 +21,7 @@ from tests.hosts.conftest import Prometheus
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PROGRAM = "python3 -sE /usr/local/lib/phoenix/drill.py"
+PROGRAM = "/usr/local/lib/phoenix/drill.py"
 DROP_IN = "/run/systemd/system/phoenix-drill.service.d/test.conf"
 CONFIG = "/etc/phoenix-drill/config.json"
 PROBE = "drill_probe"
@@ -126,7 +126,7 @@ def changed(driller: Driller) -> Iterator[Callable[..., None]]:
     def change(environment: str = "", **settings: Any) -> None:
         values = json.loads(driller.host.file(CONFIG).content_string) | settings
         driller.host.check_output("umask 022; printf %s %s >%s", "%s", json.dumps(values), "/run/phoenix-drill-test.json")
-        lines = ["[Service]", "ExecStart=", f"ExecStart=/usr/bin/{PROGRAM} --config /run/phoenix-drill-test.json --in-unit", environment]
+        lines = ["[Service]", "ExecStart=", f"ExecStart={PROGRAM} --config /run/phoenix-drill-test.json --in-unit", environment]
         driller.host.check_output("mkdir -p %s && printf '%%s\\n' %s >%s", DROP_IN.rsplit("/", 1)[0], "\n".join(lines), DROP_IN)
         driller.host.check_output("systemctl daemon-reload")
 
@@ -148,8 +148,8 @@ def probe(psql: Callable[..., str], leader: Callable[[], Host]) -> Iterator[str]
 
 
 def test_a_drill_succeeds_and_loses_nothing(passed: dict[str, Any]) -> None:
-    assert passed["code"] == 0, passed["reason"]
-    assert (passed["ok"], passed["reason"], passed["lost_rows"]) == (True, None, 0)
+    assert passed["code"] == 0, passed["error"]
+    assert (passed["ok"], passed["error"], passed["lost_rows"]) == (True, None, 0)
     assert [step["name"] for step in passed["steps"] if not step["ok"]] == []
     names = [step["name"] for step in passed["steps"]]
     assert [name for name in names if name in {"restore", "recover", "compare", "amcheck", "checksums"}] == [
@@ -243,7 +243,7 @@ def test_what_does_not_come_back_as_it_was_is_noticed(
     changed(pgbackrest=SPOILT)
     receipt = driller.drill()
     assert (receipt["code"], receipt["ok"]) == (1, False)
-    assert says in receipt["reason"]
+    assert says in receipt["error"]
     assert receipt["lost_rows"] == {"bytes": None, "row": 1, "value": 0}[how]
     assert driller.left() == ""
     assert driller.metric("phoenix_drill_success") == 0
@@ -258,7 +258,7 @@ def test_a_drill_that_is_stopped_cleans_up_and_says_so(driller: Driller) -> None
     assert driller.left() == ""
     receipt = json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)
     assert not receipt["ok"]
-    assert "told to stop" in receipt["reason"]
+    assert "told to stop" in receipt["error"]
 
 
 @pytest.mark.changes
@@ -269,7 +269,7 @@ def test_a_drill_that_is_killed_is_cleaned_up_and_noted(driller: Driller) -> Non
     _until(driller, "! systemctl is-active --quiet phoenix-drill && test $(systemctl show -P ActiveState phoenix-drill) != deactivating")
     assert driller.left() == ""
     assert driller.metric("phoenix_drill_success") == 0
-    assert "killed" in json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)["reason"]
+    assert "killed" in json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)["error"]
 
 
 @pytest.mark.changes
@@ -296,8 +296,8 @@ def test_what_is_missing_is_said_in_one_sentence(
     changed(**settings)
     receipt = driller.drill()
     assert receipt["code"] == code, receipt
-    assert says in receipt["reason"]
-    assert receipt["reason"].count("\n") == 0
+    assert says in receipt["error"]
+    assert receipt["error"].count("\n") == 0
     assert driller.left() == ""
 
 
@@ -318,8 +318,8 @@ def cut_off(driller: Driller, platform: Platform) -> Iterator[None]:
 def test_a_repository_that_cannot_be_reached_is_said_in_one_sentence(driller: Driller) -> None:
     receipt = driller.drill()
     assert receipt["code"] == 1
-    assert "The repository of backups cannot be read" in receipt["reason"]
-    assert receipt["reason"].count("\n") == 0
+    assert "The repository of backups cannot be read" in receipt["error"]
+    assert receipt["error"].count("\n") == 0
 
 
 def _until(driller: Driller, condition: str, seconds: float = 120) -> None:

@@ -33,7 +33,7 @@ def passed() -> Receipt:
 
 @pytest.fixture
 def failed() -> Receipt:
-    return Receipt("vps3", "phoenix", 1_764_090_000.0, reason="The thing broke: mend it.", finished=1_764_090_001.0)
+    return Receipt("vps3", "phoenix", 1_764_090_000.0, error="The thing broke: mend it.", finished=1_764_090_001.0)
 
 
 def value(text: str, name: str) -> float:
@@ -90,7 +90,7 @@ def test_a_failure_keeps_the_figures_of_the_last_success(passed: Receipt, failed
     assert value(text, "phoenix_drill_success") == 0
     assert value(text, "phoenix_drill_last_run_timestamp_seconds") == 1_764_090_001.0
     assert value(text, "phoenix_drill_last_success_timestamp_seconds") == 1_764_000_090.5
-    assert json.loads((tmp_path / "receipt.json").read_text())["reason"] == "The thing broke: mend it."
+    assert json.loads((tmp_path / "receipt.json").read_text())["error"] == "The thing broke: mend it."
 
 
 def test_without_any_success_there_are_no_figures(failed: Receipt) -> None:
@@ -117,7 +117,7 @@ def test_a_drill_that_was_killed_is_found_and_finished(failed: Receipt, tmp_path
     forgotten = archive.forgotten()
     assert forgotten is not None
     assert not forgotten.ok
-    forgotten.reason, forgotten.finished = FORGOTTEN, 1_764_090_500.0
+    forgotten.error, forgotten.finished = FORGOTTEN, 1_764_090_500.0
     archive.finish(forgotten)
     assert archive.forgotten() is None
     assert "killed" in (tmp_path / "receipt.md").read_text()
