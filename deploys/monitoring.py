@@ -59,6 +59,7 @@ def expected() -> list[Expected]:
         extra.append(Expected(name, "region2" if "region2" in member.groups else "platform"))
         if cluster in copies and clusters[cluster] > 1:
             extra.append(Expected(name, "failover_slot"))
+    extra += [Expected(str(member.name), "drill") for member in hosts.members("drill")]
     return monitoring.expected_of(scraped, extra)
 
 

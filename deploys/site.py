@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import backup, base, etcd, exporters, firewall, monitoring, sources, tls
+from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
@@ -45,6 +45,8 @@ if "postgresql" in groups:
     wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
 if "backup" in groups:
     wanted += backup.PACKAGES
+if "drill" in groups:
+    wanted += drill.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -82,5 +84,7 @@ if ours:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "drill" in groups:
+    drill.drill()
 if "monitoring" in groups:
     monitoring.prometheus()

@@ -469,7 +469,76 @@ MONITORING = Dashboard(
     ],
 )
 
-DASHBOARDS = (OVERVIEW, POSTGRESQL, HOSTS, MONITORING)
+RECOVERY = Dashboard(
+    "phoenix-recovery",
+    "Phoenix: recovery",
+    "What would be lost, how long it would take, and since when that is proven.",
+    [
+        Row(
+            "Proven by the last successful drill",
+            [
+                stat(
+                    "Last drill", f"phoenix_drill_success{{{HOST}}}", red=0, low_is_bad=True, description="1 when the last drill succeeded."
+                ),
+                stat("Age of the last success", f"time() - phoenix_drill_last_success_timestamp_seconds{{{HOST}}}", "s", red=93600),
+                stat("RPO", f"phoenix_drill_rpo_seconds{{{HOST}}}", "s", red=120, description="From a commit until the repository had it."),
+                stat("RTO", f"phoenix_drill_rto_seconds{{{HOST}}}", "s", red=1800, description="Restore, recover, promote, first write."),
+                stat("Lost rows", f"phoenix_drill_lost_rows{{{HOST}}}", red=1),
+                stat("Rows compared", f"phoenix_drill_rows_compared{{{HOST}}}"),
+            ],
+        ),
+        Row(
+            "Drills",
+            [
+                Panel(
+                    "RPO and RTO",
+                    [
+                        Query(f"phoenix_drill_rpo_seconds{{{HOST}}}", "{{host}} RPO"),
+                        Query(f"phoenix_drill_rto_seconds{{{HOST}}}", "{{host}} RTO"),
+                    ],
+                    "s",
+                ),
+                Panel("Time of each step", [Query(f"phoenix_drill_step_seconds{{{HOST}}}", "{{step}}")], "s"),
+                Panel("Restored", [Query(f"phoenix_drill_restored_bytes{{{HOST}}}")], "bytes"),
+            ],
+        ),
+        Row(
+            "Backups and archive",
+            [
+                Panel(
+                    "Age of the newest backup",
+                    [Query(f"time() - phoenix_backup_last_success_timestamp_seconds{{{HOST}}}", "{{host}} {{type}}")],
+                    "s",
+                ),
+                Panel("Size of the database", [Query(f"phoenix_backup_size_bytes{{{HOST}}}", "{{host}} {{type}}")], "bytes"),
+                Panel("Sent to the repository", [Query(f"phoenix_backup_sent_bytes{{{HOST}}}", "{{host}} {{type}}")], "bytes"),
+                Panel("Time of a backup", [Query(f"phoenix_backup_duration_seconds{{{HOST}}}", "{{host}} {{type}}")], "s"),
+                Panel("Age of the newest archived segment", [Query(f"pg_stat_archiver_last_archive_age{{{HOST}}}")], "s", red=900),
+                Panel("Backups in the repository", [Query(f"phoenix_backup_count{{{HOST}}}", "{{host}} {{type}}")]),
+                Panel("Repository reachable", [Query(f"phoenix_backup_repository_reachable{{{HOST}}}")], description="1 when it is."),
+                Panel("WAL that waits to be archived", [Query(f"phoenix_backup_archive_waiting_segments{{{HOST}}}")]),
+            ],
+        ),
+        Row(
+            "Replication and failover",
+            [
+                Panel("Behind the leader", [Query(f"pg_replication_lag_seconds{{{HOST}}}")], "s", red=60),
+                Panel(
+                    "Who leads",
+                    [Query(f"patroni_primary{{{HOST}}}", "{{scope}} {{host}}")],
+                    description="1 on the member that takes writes.",
+                ),
+                Panel(
+                    "Failovers",
+                    [Query(f"changes(max by (scope) (patroni_postgres_timeline{{{HOST}}})[1h:1m])", "{{scope}}")],
+                    description="Each promotion begins a new timeline. Counted over an hour.",
+                ),
+            ],
+        ),
+    ],
+)
+
+DASHBOARDS = (OVERVIEW, POSTGRESQL, RECOVERY, HOSTS, MONITORING)
 
 
 def queries(dashboard: Dashboard) -> Iterator[tuple[str, str]]:

@@ -103,7 +103,7 @@ def logs(platform: Platform, name: str, *, follow: bool, since: str | None, line
     commands = {}
     for host_name, unit in wanted.items():
         target = platform.hosts[host_name]
-        journal = ["journalctl", *options, *([f"--unit={unit}"] if unit else [])]
+        journal = ["journalctl", *options, *_units(unit)]
         commands[host_name] = [*inventory.ssh(target), inventory.as_root(target, journal)]
     if len(commands) == 1:
         return subprocess.run(next(iter(commands.values())), check=False).returncode
@@ -144,3 +144,9 @@ def _leads(target: PlatformHost) -> bool:
 
 def _at_terminal() -> bool:
     return os.isatty(sys.stdin.fileno()) and os.isatty(sys.stdout.fileno())
+
+
+def _units(unit: str) -> list[str]:
+    """What journalctl is to show of a service; of a timer also what it starts. Of a whole host everything."""
+    names = [unit, unit.removesuffix(".timer") + ".service"] if unit.endswith(".timer") else [unit] if unit else []
+    return [f"--unit={name}" for name in names]

@@ -1,6 +1,6 @@
 -- What a superuser must do once in the database before the first migration, and may repeat at any time:
 --   psql -X -v ON_ERROR_STOP=1 -d phoenix -f sql/bootstrap.sql
--- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api and the extensions; makes everything else that the
+-- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, drill and the extensions; makes everything else that the
 -- migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
 
 -- phoenix_board owns the few functions and views that deliberately see every task (the board, the vote counters). It is a role of its
@@ -27,7 +27,7 @@ REVOKE ALL ON SCHEMA phoenix FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE, TEMPORARY, CONNECT ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO phoenix_owner, architect, samurai_agent, monitor, public_api', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO phoenix_owner, architect, samurai_agent, monitor, public_api, drill', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO phoenix_owner', current_database());
     EXECUTE format('ALTER DATABASE %I SET search_path = phoenix, public', current_database());
 END
@@ -35,8 +35,8 @@ $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- What PostgreSQL lets everybody do, and what would break a promise here: large objects are a place to write for those who may only read,
--- and so are messages in the WAL; an advisory lock held by anybody would stop migrations and jobs, which use them; and agents share one
--- login, so each of them could end the others' sessions.
+-- and so are messages in the WAL (the restore drill writes one, to wait for it); an advisory lock held by anybody would stop migrations
+-- and jobs, which use them; and agents share one login, so each of them could end the others' sessions.
 DO $$
 DECLARE
     builtin regprocedure;
@@ -44,7 +44,8 @@ DECLARE
 BEGIN
     FOR builtin, kept_by IN
         SELECT oid::regprocedure, CASE WHEN proname ~ '^pg_(cancel|terminate)_' THEN 'phoenix_owner, pg_signal_backend'
-                                       WHEN proname ~ 'advisory' THEN 'phoenix_owner' END
+                                       WHEN proname ~ 'advisory' THEN 'phoenix_owner'
+                                       WHEN proname = 'pg_logical_emit_message' THEN 'drill' END
         FROM pg_proc
         WHERE pronamespace = 'pg_catalog'::regnamespace
           AND (proname ~ '^pg_(try_)?advisory_(xact_)?lock(_shared)?$'

@@ -70,6 +70,8 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         yield Service(name, "patroni", "patroni.service", "http", address, database.patroni_port, "https", "/health")
         yield Service(name, "postgresql", "patroni.service", "postgresql", address, database.port)
         yield Service(name, "watcher", "phoenix-watcher.service")
+    if "drill" in host.groups:
+        yield Service(name, "drill", "phoenix-drill.timer")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")

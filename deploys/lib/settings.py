@@ -217,6 +217,37 @@ class MonitoringSettings(ServiceSettings):
     """Thresholds of the alert rules, over the defaults in templates/prometheus."""
 
 
+class DrillSettings(ServiceSettings):
+    """The restore drill: on a schedule the newest backup is restored, compared with the live leader and thrown away."""
+
+    prefix = "drill"
+
+    cluster_name: ClusterName
+    """Cluster (and stanza of the repository) that is drilled."""
+    calendar: str = Field(pattern=r"^[A-Za-z0-9*:.,/ ~+_-]+$")
+    """When, as systemd's OnCalendar."""
+    directory: str = Field(pattern=r"^/[a-z0-9_/.-]{1,60}$")
+    """Where the scratch cluster and the receipts are. Short: the path of a socket may have 107 characters."""
+    memory_mb: int = Field(ge=256)
+    """Memory that the drill may take; the scratch cluster is sized by it."""
+    jobs: int = Field(ge=0)
+    """Processes for restore and checks; 0 takes the host's cores."""
+    heapallindexed: bool
+    """Whether amcheck also looks for every row in every index."""
+    min_free_mb: int = Field(ge=100)
+    """What has to stay free on the disk while a drill runs; one that would take more is refused."""
+    witness_timeout_s: int = Field(ge=10)
+    """How long the leader may take to count and hash a table, and to give a snapshot."""
+    archive_timeout_s: int = Field(ge=60)
+    """How long a commit may take to reach the repository; after that the drill has failed."""
+    recovery_timeout_s: int = Field(ge=60)
+    """How long the scratch cluster may take to replay WAL."""
+    timeout_s: int = Field(ge=300)
+    """How long the whole drill may take."""
+    keep_receipts: int = Field(ge=1)
+    """Receipts that are kept."""
+
+
 class BackupSettings(ServiceSettings):
     """The archive and the backups: pgBackRest, in an S3 bucket that belongs to somebody else."""
 
@@ -279,10 +310,11 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,
+        DrillSettings,
         WorldSettings,
     )
 }
-"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `backup`, `world`) says which hosts run the service."""
+"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `backup`, ...) says which hosts run the service."""
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,10 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
         AND has_function_privilege('phoenix_owner', 'pg_advisory_xact_lock(bigint)', 'EXECUTE')),
     ('a role lacks the right to connect',
         (SELECT bool_and(has_database_privilege(role, 'phoenix', 'CONNECT') AND has_schema_privilege(role, 'phoenix', 'USAGE'))
-         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api']) role)),
+         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api', 'drill']) role)),
+    ('drill may not leave its mark in the WAL',
+        (SELECT bool_and(has_function_privilege('drill', oid, 'EXECUTE')) FROM pg_proc
+         WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace)),
     ('phoenix_board may not work in schema phoenix', has_schema_privilege('phoenix_board', 'phoenix', 'CREATE')),
     ('architect may not use pg_cron', has_schema_privilege('architect', 'cron', 'USAGE')),
     ('the search path is not set',

@@ -25,6 +25,8 @@ class Role:
     password: bool = True
     """Without one nobody can log in: a role for background workers, which PostgreSQL starts for logins only."""
     replication: bool = False
+    bypass_rls: bool = False
+    """Whether row security hides nothing from it."""
     connections: int = -1
     """Connection limit, -1 for none."""
     connection_share: float | None = None
@@ -70,6 +72,15 @@ ROLES = (
     Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
     # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
     Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
+    # Counts and hashes every row for the restore drill (services/drill_leader.py), so it sees everything and writes nothing.
+    Role(
+        "drill",
+        replication=True,
+        bypass_rls=True,
+        connections=4,
+        member_of=("pg_read_all_data", "pg_read_all_settings"),
+        settings={"default_transaction_read_only": "on"},
+    ),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -158,6 +169,7 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
         present = {
             "login": None,
             "replication": False,
+            "bypass_rls": False,
             "connections": -1,
             "verifier": None,
             "powers": False,

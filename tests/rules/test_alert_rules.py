@@ -57,6 +57,11 @@ MAY_BE_ABSENT = {
     # There is one for each replication slot, and a server may have none.
     "pg_replication_slot_slot_is_active",
     "pg_replication_slot_wal_status",
+    # Only on the hosts that drill; when one is missing, DrillStale fires.
+    "phoenix_drill_success",
+    "phoenix_drill_last_success_timestamp_seconds",
+    "phoenix_drill_rpo_seconds",
+    "phoenix_drill_rto_seconds",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }

@@ -23,6 +23,7 @@ def present(**differing: Any) -> dict[str, Any]:
     return {
         "login": True,
         "replication": False,
+        "bypass_rls": False,
         "connections": 10,
         "verifier": VERIFIER,
         "powers": False,
@@ -49,6 +50,7 @@ def test_a_role_as_described_needs_nothing() -> None:
         ({"bypass_rls": True}, "has other attributes", "NOBYPASSRLS"),
         ({"login": False}, "has other attributes", "INHERIT LOGIN NOREPLICATION"),
         ({"replication": True}, "has other attributes", "NOREPLICATION"),
+        ({"bypass_rls": True}, "has other attributes", "NOBYPASSRLS"),
         ({"connections": -1}, "has other attributes", "CONNECTION LIMIT 10"),
         ({"verifier": scram.verifier("another")}, "has another password", 'ALTER ROLE "probe" PASSWORD \'SCRAM-SHA-256$'),
         ({"verifier": None}, "has another password", "PASSWORD 'SCRAM-SHA-256$"),
@@ -131,3 +133,10 @@ def test_agents_and_the_public_together_leave_connections_for_architect(max_conn
     assert len(limits) == 2
     assert all(limit >= 3 for limit in limits)
     assert sum(limits) <= max_connections - RESERVED_CONNECTIONS - 3
+
+
+def test_the_drill_sees_every_row_and_no_other_login_gets_around_row_security() -> None:
+    assert [role.name for role in ROLES if role.bypass_rls] == ["drill"]
+    (drill,) = [role for role in ROLES if role.name == "drill"]
+    statements = [sql for _, sql in repairs(drill, None, password=PASSWORD)]
+    assert any(" REPLICATION BYPASSRLS " in sql for sql in statements)

@@ -1,0 +1,326 @@
+"""The restore drill on real hosts: it proves what it says, notices every kind of damage, and leaves nothing behind.
+
+Damage is done by a program that stands in for pgbackrest, calls the real one and then spoils what came back: bytes of a page, a row, a
+value, each with and without the right checksum. What the drill counted is counted again with psql.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from deploys.lib.secrets import SecretStore
+from deploys.lib.settings import DrillSettings, HostSettings, Platform
+from tests.hosts.conftest import Prometheus
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PROGRAM = "/usr/local/lib/phoenix/drill.py"
+DROP_IN = "/run/systemd/system/phoenix-drill.service.d/test.conf"
+CONFIG = "/etc/phoenix-drill/config.json"
+PROBE = "drill_probe"
+SPOILT = "/usr/local/lib/phoenix/spoilt-pgbackrest"
+ROWS = 5000
+
+# Stands in for pgbackrest. After a restore it spoils the second page of the probe's table ({how}), whose place is {path}.
+SPOIL = '''#!/usr/bin/python3
+import os, struct, subprocess, sys
+
+PRIME, MASK = 16777619, 0xFFFFFFFF
+BASES = [
+    0x5B1F36E9, 0xB8525960, 0x02AB50AA, 0x1DE66D2A, 0x79FF467A, 0x9BB9F8A3, 0x217E7CD2, 0x83E13D2C,
+    0xF8D4474F, 0xE39EB970, 0x42C6AE16, 0x993216FA, 0x7B093B5D, 0x98DAFF3C, 0xF718902A, 0x0B1C9CDB,
+    0xE58F764B, 0x187636BC, 0x5D7B3BB1, 0xE73DE7DE, 0x92BEC979, 0xCCA6C0B2, 0x304A0979, 0x85AA43D4,
+    0x783125BB, 0x6CA8EAA2, 0xE407EAC6, 0x4B5CFC3E, 0x9FBF8C76, 0x15CA20BE, 0xF2CA9FD1, 0x959BD756,
+]
+
+
+def checksum(page, block):
+    """PostgreSQL's checksum of a page (source: src/include/storage/checksum_impl.h), its own field taken as zero."""
+    words = struct.unpack("<2048I", bytes(page[:8]) + b"\\0\\0" + bytes(page[10:]))
+    sums = list(BASES)
+    for row in list(range(0, 2048, 32)) + [None, None]:
+        for column in range(32):
+            value = sums[column] ^ (0 if row is None else words[row + column])
+            sums[column] = (value * PRIME & MASK) ^ (value >> 17)
+    result = 0
+    for one in sums:
+        result ^= one
+    return (result ^ block) % 65535 + 1
+
+
+done = subprocess.run(["/usr/bin/pgbackrest", *sys.argv[1:]])
+if "restore" in sys.argv and done.returncode == 0:
+    (data,) = [word.split("=", 1)[1] for word in sys.argv if word.startswith("--pg1-path=")]
+    with open(os.path.join(data, "{path}"), "r+b") as file:
+        file.seek(8192)
+        page = bytearray(file.read(8192))
+        stored = struct.unpack_from("<H", page, 8)[0]
+        assert stored == checksum(page, 1), "this is not how PostgreSQL computes it"
+        offset = struct.unpack_from("<I", page, 24)[0] & 0x7FFF
+        how = "{how}"
+        if how == "bytes":
+            page[offset + 30] ^= 0xFF
+        elif how == "row":
+            page[24:28] = bytes(4)
+        elif how == "value":
+            page[offset + 24] ^= 0x01
+        if how != "bytes":
+            struct.pack_into("<H", page, 8, checksum(page, 1))
+        file.seek(8192)
+        file.write(page)
+sys.exit(done.returncode)
+'''
+
+
+@dataclass
+class Driller:
+    """The host that drills."""
+
+    host: Host
+    directory: str
+
+    def drill(self) -> dict[str, Any]:
+        """Drill once. Returns the receipt, with the exit code as `code`."""
+        done = self.host.run(f"{PROGRAM} --json")
+        return {**json.loads(done.stdout), "code": done.rc}
+
+    def left(self) -> str:
+        """Processes of the drill's user, and what its directory has beside receipts."""
+        return str(
+            self.host.check_output(
+                f"ps -o pid=,args= -u phoenix-drill || true; ls -A {self.directory} | "
+                "grep -vxE 'receipts|receipt.json|receipt.md|success.json|phoenix_drill.prom|lock' || true"
+            )
+        )
+
+    def metric(self, name: str) -> float:
+        """A value of the node exporter's text file."""
+        text = self.host.file("/var/lib/prometheus/node-exporter/phoenix_drill.prom").content_string
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split(" ")[1])
+
+
+@pytest.fixture(scope="module")
+def driller(on: Callable[[str], Host], platform: Platform) -> Driller:
+    (member, *_) = platform.group("drill")
+    return Driller(on(member.name), member[DrillSettings].directory)
+
+
+@pytest.fixture(scope="module")
+def passed(driller: Driller) -> dict[str, Any]:
+    """The receipt of a drill of the platform as it is."""
+    return driller.drill()
+
+
+@pytest.fixture
+def changed(driller: Driller) -> Iterator[Callable[..., None]]:
+    """`changed(pgbackrest="...")`: the unit drills with other settings until the test ends."""
+
+    def change(environment: str = "", **settings: Any) -> None:
+        values = json.loads(driller.host.file(CONFIG).content_string) | settings
+        driller.host.check_output("umask 022; printf %s %s >%s", "%s", json.dumps(values), "/run/phoenix-drill-test.json")
+        lines = ["[Service]", "ExecStart=", f"ExecStart={PROGRAM} --config /run/phoenix-drill-test.json --in-unit", environment]
+        driller.host.check_output("mkdir -p %s && printf '%%s\\n' %s >%s", DROP_IN.rsplit("/", 1)[0], "\n".join(lines), DROP_IN)
+        driller.host.check_output("systemctl daemon-reload")
+
+    yield change
+    driller.host.check_output(f"rm -f {DROP_IN} /run/phoenix-drill-test.json {SPOILT}; systemctl daemon-reload; systemctl reset-failed")
+
+
+@pytest.fixture(scope="module")
+def probe(psql: Callable[..., str], leader: Callable[[], Host]) -> Iterator[str]:
+    """A table of known rows that is in the newest backup and was not touched since. Gives its place below the data directory."""
+    psql(
+        f"DROP TABLE IF EXISTS phoenix.{PROBE}; CREATE TABLE phoenix.{PROBE} (id integer NOT NULL, words text NOT NULL);"
+        f"INSERT INTO phoenix.{PROBE} SELECT n, repeat('x', 60) FROM generate_series(1, {ROWS}) n"
+    )
+    psql(f"VACUUM (FREEZE) phoenix.{PROBE}")
+    leader().check_output("python3 -I /usr/local/lib/phoenix/backup.py incr --here")
+    yield psql(f"SELECT pg_relation_filepath('phoenix.{PROBE}')")
+    psql(f"DROP TABLE phoenix.{PROBE}")
+
+
+def test_a_drill_succeeds_and_loses_nothing(passed: dict[str, Any]) -> None:
+    assert passed["code"] == 0, passed["error"]
+    assert (passed["ok"], passed["error"], passed["lost_rows"]) == (True, None, 0)
+    assert [step["name"] for step in passed["steps"] if not step["ok"]] == []
+    names = [step["name"] for step in passed["steps"]]
+    assert [name for name in names if name in {"restore", "recover", "compare", "amcheck", "checksums"}] == [
+        "restore",
+        "recover",
+        "compare",
+        "amcheck",
+        "checksums",
+    ]
+
+
+def test_it_is_within_what_is_promised(passed: dict[str, Any]) -> None:
+    assert 0 < passed["rpo_seconds"] <= 900
+    assert 0 < passed["rto_seconds"] <= 3600
+    measured = {step["name"]: step["seconds"] for step in passed["steps"]}
+    assert passed["rto_seconds"] == pytest.approx(measured["restore"] + measured["recover"] + measured["promote and write"], abs=0.05)
+
+
+def test_what_it_counted_is_what_psql_counts(passed: dict[str, Any], psql: Callable[..., str]) -> None:
+    """Of tables that nobody writes to: the others may have moved on since."""
+    for table in ("phoenix.personas", "phoenix.flyway_schema_history", "phoenix.consciousness_timeline", "phoenix.food_products"):
+        assert passed["tables"][table]["restored"]["rows"] == int(psql(f"SELECT count(*) FROM {table}")), table
+    everything = psql(
+        "SELECT count(*) FROM pg_class c WHERE relnamespace = 'phoenix'::regnamespace AND relkind IN ('r', 'p') AND relpersistence = 'p' "
+        "AND NOT relispartition"
+    )
+    views = psql("SELECT count(*) FROM pg_matviews WHERE schemaname = 'phoenix' AND ispopulated")
+    assert len(passed["tables"]) == int(everything) + int(views)
+
+
+def test_recovery_stopped_where_the_leader_was_asked(passed: dict[str, Any], psql: Callable[..., str]) -> None:
+    lsn = passed["lsn"]
+    behind = psql(
+        f"SELECT '{lsn['replayed']}'::pg_lsn <= '{lsn['witness']}'::pg_lsn AND '{lsn['witness']}'::pg_lsn <= '{lsn['marker']}'::pg_lsn"
+    )
+    assert behind == "t"
+
+
+def test_the_slot_is_gone(passed: dict[str, Any], psql: Callable[..., str]) -> None:
+    assert passed["ok"]
+    assert psql("SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'phoenix_drill%'") == "0"
+
+
+def test_nothing_is_left_behind(passed: dict[str, Any], driller: Driller) -> None:
+    assert passed["ok"]
+    assert driller.left() == ""
+
+
+def test_the_receipt_is_kept_for_programs_and_for_people(passed: dict[str, Any], driller: Driller) -> None:
+    assert json.loads(driller.host.file(passed["receipt"]).content_string)["lsn"] == passed["lsn"]
+    assert driller.host.file(passed["receipt"].replace(".json", ".md")).contains("passed")
+
+
+def test_prometheus_has_the_figures(passed: dict[str, Any], prometheus: Prometheus) -> None:
+    until = time.monotonic() + 60
+    while not prometheus.query(f"phoenix_drill_rto_seconds > {passed['rto_seconds'] - 0.01} < {passed['rto_seconds'] + 0.01}"):
+        assert time.monotonic() < until, "the figures of the drill arrive within a minute"
+        time.sleep(2)
+    assert prometheus.value("phoenix_drill_success") == 1
+    assert abs(prometheus.value("phoenix_drill_rpo_seconds") - passed["rpo_seconds"]) < 0.01
+    assert prometheus.query('ALERTS{alertname=~"Drill.*", alertstate="firing"}') == []
+
+
+def test_no_secret_is_on_show(passed: dict[str, Any], driller: Driller, secrets: SecretStore) -> None:
+    assert passed["ok"]
+    password = secrets.get("postgresql/drill")
+    assert driller.host.run("journalctl -q --no-pager --grep %s -n 1 -o cat", password).stdout == ""
+    found = driller.host.run("grep -rlF -- %s /etc /usr/local /var/lib/phoenix-drill 2>/dev/null", password).stdout.split()
+    assert found == ["/etc/phoenix-drill/password"]
+    assert driller.host.file("/etc/phoenix-drill/password").mode == 0o600
+
+
+@pytest.mark.changes
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        # Read by the comparison, found by the server itself.
+        ("bytes", "invalid page in block 1"),
+        # With the right checksum: only the comparison with the leader finds these.
+        ("row", f"{PROBE} has {ROWS - 1} rows instead of {ROWS}"),
+        ("value", f"{PROBE} has other contents in its {ROWS} rows"),
+    ],
+)
+def test_what_does_not_come_back_as_it_was_is_noticed(
+    driller: Driller, changed: Callable[..., None], probe: str, how: str, says: str
+) -> None:
+    driller.host.check_output(
+        f"cat >{SPOILT} <<'END'\n" + SPOIL.replace("{how}", how).replace("{path}", probe).replace("%", "%%") + f"END\nchmod 755 {SPOILT}"
+    )
+    before = driller.metric("phoenix_drill_last_success_timestamp_seconds")
+    changed(pgbackrest=SPOILT)
+    receipt = driller.drill()
+    assert (receipt["code"], receipt["ok"]) == (1, False)
+    assert says in receipt["error"]
+    assert receipt["lost_rows"] == {"bytes": None, "row": 1, "value": 0}[how]
+    assert driller.left() == ""
+    assert driller.metric("phoenix_drill_success") == 0
+    assert driller.metric("phoenix_drill_last_success_timestamp_seconds") == before
+
+
+@pytest.mark.changes
+def test_a_drill_that_is_stopped_cleans_up_and_says_so(driller: Driller) -> None:
+    driller.host.check_output("systemctl start --no-block phoenix-drill")
+    _until(driller, f"test -d {driller.directory}/scratch/data")
+    driller.host.run("systemctl stop phoenix-drill")
+    assert driller.left() == ""
+    receipt = json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)
+    assert not receipt["ok"]
+    assert "told to stop" in receipt["error"]
+
+
+@pytest.mark.changes
+def test_a_drill_that_is_killed_is_cleaned_up_and_noted(driller: Driller) -> None:
+    driller.host.check_output("systemctl start --no-block phoenix-drill")
+    _until(driller, f"test -d {driller.directory}/scratch/data")
+    driller.host.check_output("systemctl kill --signal=KILL phoenix-drill")
+    _until(driller, "! systemctl is-active --quiet phoenix-drill && test $(systemctl show -P ActiveState phoenix-drill) != deactivating")
+    assert driller.left() == ""
+    assert driller.metric("phoenix_drill_success") == 0
+    assert "killed" in json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)["error"]
+
+
+@pytest.mark.changes
+def test_only_one_drill_at_a_time(driller: Driller) -> None:
+    second = driller.host.run(f"flock {driller.directory}/lock {PROGRAM} --clean")
+    assert second.rc == 2
+    assert "A drill runs already" in second.stderr
+
+
+@pytest.mark.changes
+@pytest.mark.parametrize(
+    ("settings", "code", "says"),
+    [
+        ({"hosts": ["127.0.0.2"]}, 1, "gives no witness"),
+        ({"user": "nobody_knows"}, 1, "gives no witness (connection failed"),
+        ({"stanza": "another"}, 1, "no sound backup of another"),
+        ({"min_free_mb": 10**9}, 2, "the drill needs"),
+    ],
+    ids=["no leader", "login refused", "no backup", "no room"],
+)
+def test_what_is_missing_is_said_in_one_sentence(
+    driller: Driller, changed: Callable[..., None], settings: dict[str, Any], code: int, says: str
+) -> None:
+    changed(**settings)
+    receipt = driller.drill()
+    assert receipt["code"] == code, receipt
+    assert says in receipt["error"]
+    assert receipt["error"].count("\n") == 0
+    assert driller.left() == ""
+
+
+@pytest.fixture
+def cut_off(driller: Driller, platform: Platform) -> Iterator[None]:
+    """The drill's user, and nobody else, is turned away from the S3 service."""
+    address = platform.hosts["world"][HostSettings].address
+    rules = (
+        f"table ip drill_test {{ chain out {{ type filter hook output priority 0; ip daddr {address} meta skuid phoenix-drill reject; }} }}"
+    )
+    driller.host.check_output("nft %s", rules)
+    yield
+    driller.host.check_output("nft delete table ip drill_test")
+
+
+@pytest.mark.changes
+@pytest.mark.usefixtures("cut_off")
+def test_a_repository_that_cannot_be_reached_is_said_in_one_sentence(driller: Driller) -> None:
+    receipt = driller.drill()
+    assert receipt["code"] == 1
+    assert "The repository of backups cannot be read" in receipt["error"]
+    assert receipt["error"].count("\n") == 0
+
+
+def _until(driller: Driller, condition: str, seconds: float = 120) -> None:
+    driller.host.check_output(f"for i in $(seq {int(seconds * 5)}); do {{ {condition}; }} && exit 0; sleep 0.2; done; exit 1")
