@@ -1,4 +1,4 @@
-"""Sizes of PostgreSQL from a host's RAM and cores; written once, applied by the deploy, tested with a table of machines.
+"""Sizes of PostgreSQL from a host's RAM and cores, and of the pools in front of it; written once, applied by the deploys, tested with tables.
 
 Sources: PostgreSQL documentation, chapters 19.4 (resources), 19.5 (WAL) and 24.1 (vacuum); timescaledb-tune for worker counts.
 """
@@ -61,3 +61,24 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
         max_parallel_maintenance_workers=min(4, max(1, cores // 2)),
         autovacuum_max_workers=min(6, max(3, cores // 2)),
     )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Connections to the database that one login may have through one gateway."""
+
+    total: int
+    """To the writer and the readers together: without a standby both are the same server."""
+    each: int
+    """To either of the two, so that neither takes all of `total`."""
+
+
+def pool(*, limit: int, share: float, gateways: int) -> Pool:
+    """A login's pool on each of `gateways`, which together take no more than `share` of its connection `limit`.
+
+    Raises ValueError when not one connection is left for a gateway: PgBouncer reads 0 as "without limit".
+    """
+    total = int(limit * share) // gateways
+    if total < 1:
+        raise ValueError(f"{share:g} of {limit} connections is less than one for each of {gateways} gateways")
+    return Pool(total=total, each=total - total // 3)
