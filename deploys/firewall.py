@@ -10,7 +10,15 @@ from pyinfra.api import deploy
 
 from deploys.lib import facts, findings, hosts
 from deploys.lib.operations import File, files, service, template
-from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, WorldSettings
+from deploys.lib.settings import (
+    EtcdSettings,
+    ExporterSettings,
+    GatewaySettings,
+    HostSettings,
+    MonitoringSettings,
+    PostgresqlSettings,
+    WorldSettings,
+)
 
 RULES = "/etc/phoenix/firewall.nft"
 UNIT = "/etc/systemd/system/phoenix-firewall.service"
@@ -31,6 +39,9 @@ def ports() -> list[int]:
     if "postgresql" in groups:
         postgresql = hosts.settings(PostgresqlSettings)
         found |= {postgresql.port, postgresql.patroni_port, exporter.postgres_port, exporter.port}
+    if "gateway" in groups:
+        gateway = hosts.settings(GatewaySettings)
+        found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
@@ -47,6 +58,10 @@ def per_client() -> dict[int, int]:
         # As many as the agents' login may have: one pooler in front of them is one address.
         settings = hosts.settings(PostgresqlSettings)
         limits[settings.port] = max(CONNECTIONS_PER_CLIENT // 4, settings.max_connections * 6 // 10)
+    if "gateway" in host.groups:
+        # Clients by the thousand, often behind one address; still not all that there are.
+        gateway = hosts.settings(GatewaySettings)
+        limits[gateway.port] = gateway.max_clients * 6 // 10
     return limits
 
 

@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pyinfra import host
 
 from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
+from deploys.gateway import cluster as gateway_cluster
+from deploys.gateway import haproxy, pgbouncer
 from deploys.lib import generated, hosts
-from deploys.lib.operations import packages
+from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, roles, schema
 
 groups = set(host.groups)
@@ -26,6 +28,8 @@ if "monitoring" in groups:
 base.preflight()
 if "postgresql" in groups:
     patroni.preflight()
+if "gateway" in groups:
+    gateway_cluster.pools()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -36,6 +40,8 @@ if "etcd" in groups:
 if "postgresql" in groups:
     patroni.prepare()
     wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
+if "gateway" in groups:
+    wanted += haproxy.PACKAGES + pgbouncer.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -53,10 +59,15 @@ if "postgresql" in groups:
     schema.schema()
 if ours:
     exporters.node()
+if "gateway" in groups:
+    haproxy.haproxy()
+    pgbouncer.pgbouncer()
+    pgbouncer.exporter()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
 if "world" in groups:
     world.alert_receiver()
+together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

@@ -72,5 +72,6 @@ _WORLD = _machine("world", world_alert_receiver_port=9099)
 etcd = [_VPS1, _VPS2, _VPS3]
 postgresql = [_VPS1, _VPS2, _VPS3]
 region2 = [_VPS3]
+gateway = [_VPS1, _VPS2]
 monitoring = [_VPS3]
 world = [_WORLD]

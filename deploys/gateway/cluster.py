@@ -47,7 +47,9 @@ def sized(max_connections: int, *, gateways: int) -> dict[str, sizing.Pool]:
         try:
             found[name] = sizing.pool(limit=limit, share=share, gateways=gateways)
         except ValueError as error:
-            raise SettingsError(f"postgresql_max_connections is {max_connections}, too few for a pool of {name}: {error}; raise it.") from None
+            raise SettingsError(
+                f"postgresql_max_connections is {max_connections}: {name}: {error}: raise it, or take fewer hosts into group gateway."
+            ) from None
     return found
 
 

@@ -53,6 +53,6 @@ def haproxy() -> None:
         name="HAProxy finds the writer",
         script=f"{tls.CURL} --max-time 10 {url} | grep '^haproxy_backend_active_servers{{proxy=\"writer\"}} 1$'",
         seconds=30,
-        problem=f"HAProxy on {host.name} finds no leader of {settings.cluster_name}: look at 'phoenix logs haproxy', and whether the members "
+        problem=f"HAProxy on {host.name} finds no leader of {settings.cluster_name}: see 'phoenix logs haproxy', and whether its members "
         f"answer on port {cluster.database().patroni_port}.",
     )

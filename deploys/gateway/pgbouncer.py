@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from pyinfra import host
@@ -22,7 +23,7 @@ LOGINS = "/etc/pgbouncer/userlist.txt"
 DROP_IN = "/etc/systemd/system/pgbouncer.service.d/phoenix.conf"
 RUN = "/run/pgbouncer"
 EXPORTER = "/etc/default/prometheus-pgbouncer-exporter"
-EXPORTER_UNIT = "/etc/systemd/system/prometheus-pgbouncer-exporter.service"
+EXPORTER_DROP_IN = "/etc/systemd/system/prometheus-pgbouncer-exporter.service.d/phoenix.conf"
 EXPORTER_USER = "prometheus"
 """Its name for the system and for PgBouncer, which believes the system."""
 
@@ -89,11 +90,12 @@ def pgbouncer() -> None:
         name="PgBouncer can look up a login at the writer",
         script=_lookup(settings),
         seconds=30,
-        problem=f"PgBouncer on {host.name} cannot look up logins: see 'phoenix logs haproxy', and 'phoenix drift' for what the database lacks.",
+        problem=f"PgBouncer on {host.name} cannot look up logins: see 'phoenix logs haproxy', and 'phoenix drift'.",
     )
     verify.answers(
         name="PgBouncer answers over TLS",
-        script=f"openssl s_client -starttls postgres -connect 127.0.0.1:{settings.port} -CAfile {tls.CA} -verify_return_error -brief </dev/null",
+        script=f"openssl s_client -starttls postgres -connect 127.0.0.1:{settings.port} "
+        f"-CAfile {tls.CA} -verify_return_error -brief </dev/null",
         seconds=30,
         problem=f"PgBouncer on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs pgbouncer'.",
     )
@@ -119,13 +121,13 @@ def exporter() -> None:
                     web=WEB,
                 ),
             ),
-            File(EXPORTER_UNIT, template("pgbouncer_exporter/prometheus-pgbouncer-exporter.service.j2", user=EXPORTER_USER)),
+            File(EXPORTER_DROP_IN, template("pgbouncer_exporter/prometheus-pgbouncer-exporter.service.conf.j2", user=EXPORTER_USER)),
         ],
     )
     service(
         name="PgBouncer exporter runs with this configuration",
         unit="prometheus-pgbouncer-exporter.service",
-        restart_on=[EXPORTER, EXPORTER_UNIT, WEB],
+        restart_on=[EXPORTER, EXPORTER_DROP_IN, WEB],
     )
     url = f"https://{own}:{settings.exporter_port}/metrics"
     verify.answers(
@@ -137,9 +139,9 @@ def exporter() -> None:
 
 
 def _userlist(login: str) -> Callable[[], str]:
-    """PgBouncer's file of logins with the one that has to log in by itself. All others it looks up."""
+    """PgBouncer's file of logins: the one that has to log in by itself, and the exporter, which has no password. All others it looks up."""
     password = hosts.secret(f"postgresql/{login}")
-    return lambda: f'"{login}" "{password()}"\n'
+    return lambda: f'"{login}" "{password()}"\n"{EXPORTER_USER}" ""\n'
 
 
 def _lookup(settings: GatewaySettings) -> str:
@@ -148,7 +150,6 @@ def _lookup(settings: GatewaySettings) -> str:
         f"host=127.0.0.1 port={settings.writer_port} dbname=phoenix user={cluster.LOOKUP} sslmode=verify-full sslrootcert={tls.CA} "
         "connect_timeout=5"
     )
-    return (
-        f"runuser -u {USER} -- sh -c 'PGPASSWORD=$(cut -d\\\" -f4 {LOGINS}) "
-        f"psql -XAtqc \"SELECT count(*) FROM gateway.login($$architect$$)\" \"{connection}\"' | grep -x 1"
-    )
+    question = "SELECT count(*) FROM gateway.login('architect')"
+    ask = f"PGPASSWORD=$(cut -d'\"' -f4 {LOGINS}) psql -XAtqc {shlex.quote(question)} {shlex.quote(connection)}"
+    return f"runuser -u {USER} -- sh -c {shlex.quote(ask)} | grep -x 1"

@@ -20,7 +20,7 @@ SEVERITIES = ("critical", "warning", "info", "watchdog")
 MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
-JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd")
+JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer")
 FEATURES = (*JOBS, "postgresql", "tls", "clock", "replication", "archive")
 """What a host can be expected to have (`phoenix_expected` in the rules). The last three arm rules that otherwise sleep."""
 

@@ -9,6 +9,7 @@ from typing import Literal
 from deploys.lib.settings import (
     EtcdSettings,
     ExporterSettings,
+    GatewaySettings,
     HostSettings,
     MonitoringSettings,
     Platform,
@@ -67,6 +68,10 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         database = host[PostgresqlSettings]
         yield Service(name, "patroni", "patroni.service", "http", address, database.patroni_port, "https", "/health")
         yield Service(name, "postgresql", "patroni.service", "postgresql", address, database.port)
+    if "gateway" in host.groups:
+        gateway = host[GatewaySettings]
+        yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
+        yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -89,5 +94,7 @@ def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
             ("postgres-exporter", "prometheus-postgres-exporter.service", ports.postgres_port),
             ("phoenix-exporter", "phoenix-exporter.service", ports.port),
         ]
+    if "gateway" in host.groups:
+        found.append(("pgbouncer-exporter", "prometheus-pgbouncer-exporter.service", host[GatewaySettings].exporter_port))
     for name, unit, port in found:
         yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

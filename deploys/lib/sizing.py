@@ -1,4 +1,4 @@
-"""Sizes of PostgreSQL from a host's RAM and cores, and of the pools in front of it; written once, applied by the deploys, tested with tables.
+"""Sizes of PostgreSQL from a host's RAM and cores, and of the pools in front of it; applied by the deploys, tested with tables of machines.
 
 Sources: PostgreSQL documentation, chapters 19.4 (resources), 19.5 (WAL) and 24.1 (vacuum); timescaledb-tune for worker counts.
 """

@@ -154,7 +154,9 @@ def limited(role: Role, max_connections: int) -> Role:
 
 def unshared(max_connections: int) -> int:
     """Connections that are neither reserved nor any login's share: what logins without a limit have for sure."""
-    return max_connections - RESERVED_CONNECTIONS - sum(limited(role, max_connections).connections for role in ROLES if role.connection_share)
+    return (
+        max_connections - RESERVED_CONNECTIONS - sum(limited(role, max_connections).connections for role in ROLES if role.connection_share)
+    )
 
 
 def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | None) -> list[tuple[str, str]]:
