@@ -17,7 +17,7 @@ from deploys.gateway import cluster as gateway_cluster
 from deploys.gateway import haproxy, pgbouncer
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
-from deploys.postgresql import database, patroni, roles, schema
+from deploys.postgresql import database, patroni, roles, schema, watcher
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -57,6 +57,7 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+    watcher.watcher()
 if ours:
     exporters.node()
 if "gateway" in groups:

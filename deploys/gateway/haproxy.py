@@ -10,6 +10,7 @@ from deploys.gateway import cluster
 from deploys.lib import hosts, verify
 from deploys.lib.operations import Directory, File, files, service, template
 from deploys.lib.settings import GatewaySettings, HostSettings
+from deploys.postgresql.patroni import PROBE
 
 PACKAGES = ["haproxy"]
 CONFIG = "/etc/haproxy/haproxy.cfg"
@@ -38,7 +39,7 @@ def haproxy() -> None:
                     tls=tls,
                 ),
             ),
-            File(HOLD, template("haproxy/hold.lua.j2")),
+            File(HOLD, template("haproxy/hold.lua.j2", probe=PROBE)),
             File(DROP_IN, template("haproxy/haproxy.service.conf.j2")),
         ],
     )

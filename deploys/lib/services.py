@@ -68,6 +68,7 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         database = host[PostgresqlSettings]
         yield Service(name, "patroni", "patroni.service", "http", address, database.patroni_port, "https", "/health")
         yield Service(name, "postgresql", "patroni.service", "postgresql", address, database.port)
+        yield Service(name, "watcher", "phoenix-watcher.service")
     if "gateway" in host.groups:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")

@@ -20,6 +20,8 @@ CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
 UNREAD = "unread"
+PROBE = "gateway_probe"
+"""A login that does not exist. Gateways begin one with it, without TLS, to see whether the server lets people in; nobody can end it."""
 
 # Parameters that have to be the same on all members: Patroni takes them from its store only.
 SHARED = (
@@ -41,6 +43,11 @@ def peers() -> list[Host]:
     return [member for member in hosts.members("postgresql") if of(member, PostgresqlSettings).cluster_name == name]
 
 
+def data_directory(settings: PostgresqlSettings) -> str:
+    """Where the server's data is."""
+    return f"/var/lib/postgresql/{settings.version}/{settings.cluster_name}"
+
+
 def packages() -> list[str]:
     """Debian packages of the server and of Patroni."""
     settings = hosts.settings(PostgresqlSettings)
@@ -58,7 +65,7 @@ def same_cluster() -> Commands:
     """What data there is belongs to the version and the cluster name of the settings."""
     settings = hosts.settings(PostgresqlSettings)
     found = host.get_fact(facts.Output, script="ls -d /var/lib/postgresql/*/*/PG_VERSION 2>/dev/null || true").split()
-    wanted = f"/var/lib/postgresql/{settings.version}/{settings.cluster_name}/PG_VERSION"
+    wanted = f"{data_directory(settings)}/PG_VERSION"
     if found and wanted not in found:
         problem = (
             f"{host.name} has data in {', '.join(str(Path(path).parent) for path in found)}, and the settings ask for PostgreSQL "
@@ -293,10 +300,13 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "cfg": settings,
         "name": str(host.name),
         "address": own.address,
+        "data": data_directory(settings),
         "networks": own.service_networks,
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
         "members": [hosts.address(member) for member in peers()],
+        "probe": PROBE,
+        "gateways": [hosts.address(gateway) for gateway in hosts.members("gateway")],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
         "replicator_password": hosts.secret("postgresql/replicator"),
