@@ -14,6 +14,7 @@ from deploys.lib.settings import (
     BackupSettings,
     EtcdSettings,
     ExporterSettings,
+    GatewaySettings,
     HostSettings,
     MonitoringSettings,
     PostgresqlSettings,
@@ -42,6 +43,9 @@ def ports() -> list[int]:
         found |= {postgresql.port, postgresql.patroni_port, exporter.postgres_port, exporter.port}
     if archive.archives():
         found.add(hosts.settings(BackupSettings).tls_port)
+    if "gateway" in groups:
+        gateway = hosts.settings(GatewaySettings)
+        found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
@@ -58,6 +62,10 @@ def per_client() -> dict[int, int]:
         # As many as the agents' login may have: one pooler in front of them is one address.
         settings = hosts.settings(PostgresqlSettings)
         limits[settings.port] = max(CONNECTIONS_PER_CLIENT // 4, settings.max_connections * 6 // 10)
+    if "gateway" in host.groups:
+        # Clients by the thousand, often behind one address; still not all that there are.
+        gateway = hosts.settings(GatewaySettings)
+        limits[gateway.port] = gateway.max_clients * 6 // 10
     return limits
 
 

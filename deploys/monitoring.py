@@ -12,7 +12,16 @@ from deploys.exporters import WEB
 from deploys.lib import hosts, monitoring, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
-from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, Region2Settings, of
+from deploys.lib.settings import (
+    EtcdSettings,
+    ExporterSettings,
+    GatewaySettings,
+    HostSettings,
+    MonitoringSettings,
+    PostgresqlSettings,
+    Region2Settings,
+    of,
+)
 from deploys.postgresql import archive
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
@@ -34,6 +43,9 @@ def targets() -> list[Target]:
             jobs["etcd"] = of(member, EtcdSettings).client_port
         if "postgresql" in groups:
             jobs |= {"patroni": of(member, PostgresqlSettings).patroni_port, "postgres": exporter.postgres_port, "phoenix": exporter.port}
+        if "gateway" in groups:
+            gateway = of(member, GatewaySettings)
+            jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}

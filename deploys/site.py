@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pyinfra import host
 
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
+from deploys.gateway import cluster as gateway_cluster
+from deploys.gateway import haproxy, pgbouncer
 from deploys.lib import generated, hosts
-from deploys.lib.operations import packages
+from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
 from deploys.world import alerts, s3
 
@@ -33,6 +35,8 @@ if "postgresql" in groups:
     patroni.preflight()
 if "backup" in groups:
     backup.preflight()
+if "gateway" in groups:
+    gateway_cluster.pools()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -47,6 +51,8 @@ if "backup" in groups:
     wanted += backup.PACKAGES
 if "drill" in groups:
     wanted += drill.packages()
+if "gateway" in groups:
+    wanted += haproxy.PACKAGES + pgbouncer.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -81,10 +87,15 @@ if "drill" in groups:
     backup.retention()
 if ours:
     exporters.node()
+if "gateway" in groups:
+    haproxy.haproxy()
+    pgbouncer.pgbouncer()
+    pgbouncer.exporter()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
 if "drill" in groups:
     drill.drill()
+together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

@@ -1,6 +1,7 @@
 -- What a superuser must do once in the database before the first migration, and may repeat at any time:
 --   psql -X -v ON_ERROR_STOP=1 -d phoenix -f sql/bootstrap.sql
--- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, drill and the extensions; makes everything else that the
+-- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, pgbouncer, drill and the extensions; makes everything else
+-- that the
 -- migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
 
 -- phoenix_board owns the few functions and views that deliberately see every task (the board, the vote counters). It is a role of its
@@ -72,3 +73,33 @@ BEGIN
     END IF;
 END
 $$;
+
+-- How a gateway looks up a login (docs/decisions/0531-login-look-up.md): PgBouncer asks for the verifier of whoever comes in, as the role
+-- pgbouncer, which may call this one function. The function is phoenix_gatekeeper's, who may read these columns of pg_authid and nothing
+-- else: no superuser's rights stand behind it. Whoever could do more than a client is never found, whatever its name.
+DO $$
+BEGIN
+    IF to_regrole('phoenix_gatekeeper') IS NULL THEN
+        CREATE ROLE phoenix_gatekeeper NOLOGIN;
+    END IF;
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO pgbouncer', current_database());
+END
+$$;
+GRANT SELECT (rolname, rolpassword, rolvaliduntil, rolcanlogin, rolsuper, rolreplication, rolbypassrls, rolcreaterole)
+    ON pg_catalog.pg_authid TO phoenix_gatekeeper;
+CREATE SCHEMA IF NOT EXISTS gateway AUTHORIZATION phoenix_gatekeeper;
+ALTER SCHEMA gateway OWNER TO phoenix_gatekeeper;
+REVOKE ALL ON SCHEMA gateway FROM PUBLIC;
+GRANT USAGE ON SCHEMA gateway TO pgbouncer;
+DROP FUNCTION IF EXISTS gateway.login(text);
+CREATE FUNCTION gateway.login(wanted text) RETURNS TABLE (username text, verifier text)
+    LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $login$
+    SELECT rolname::text, CASE WHEN rolvaliduntil <= now() THEN NULL ELSE rolpassword END
+    FROM pg_catalog.pg_authid
+    WHERE rolname = wanted AND rolname IN ('architect', 'samurai_agent', 'monitor', 'public_api')
+      AND rolcanlogin AND NOT (rolsuper OR rolreplication OR rolbypassrls OR rolcreaterole)
+$login$;
+ALTER FUNCTION gateway.login(text) OWNER TO phoenix_gatekeeper;
+REVOKE ALL ON FUNCTION gateway.login(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION gateway.login(text) TO pgbouncer;
+COMMENT ON FUNCTION gateway.login IS 'Name and verifier of a login that may come in through a gateway; no row for anybody else';

@@ -224,6 +224,13 @@ def _archive(local: Path, entries: list[Path]) -> BytesIO:
     return buffer
 
 
+@operation()
+def together() -> Commands:
+    """No host goes on before all have come here: pyinfra keeps hosts in step only at operations that they share, and this is one."""
+    host.noop("every host has come this far")
+    yield from ()
+
+
 def refusal(message: str) -> StringCommand:
     """A command that fails on the host with `message`: the thing, the reason, the next step. Stops this host, not the others."""
     return StringCommand("printf '%s\\n'", QuoteString(message), ">&2; false")

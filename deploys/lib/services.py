@@ -10,6 +10,7 @@ from deploys.lib.settings import (
     BackupSettings,
     EtcdSettings,
     ExporterSettings,
+    GatewaySettings,
     HostSettings,
     MonitoringSettings,
     Platform,
@@ -72,6 +73,10 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         yield Service(name, "watcher", "phoenix-watcher.service")
     if "drill" in host.groups:
         yield Service(name, "drill", "phoenix-drill.timer")
+    if "gateway" in host.groups:
+        gateway = host[GatewaySettings]
+        yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
+        yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -108,5 +113,7 @@ def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
             ("postgres-exporter", "prometheus-postgres-exporter.service", ports.postgres_port),
             ("phoenix-exporter", "phoenix-exporter.service", ports.port),
         ]
+    if "gateway" in host.groups:
+        found.append(("pgbouncer-exporter", "prometheus-pgbouncer-exporter.service", host[GatewaySettings].exporter_port))
     for name, unit, port in found:
         yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

@@ -159,6 +159,33 @@ class Region2Settings(ServiceSettings):
     """Tables of schema phoenix that are copied, with their columns; none named are all, also those that come later."""
 
 
+class GatewaySettings(ServiceSettings):
+    """HAProxy and PgBouncer: one address for the writer and the readers of a cluster."""
+
+    prefix = "gateway"
+
+    cluster_name: ClusterName
+    """The `postgresql_cluster_name` of the members that are served."""
+    port: Port
+    writer_port: Port
+    readers_port: Port
+    metrics_port: Port
+    exporter_port: Port
+    max_clients: int = Field(ge=100, le=50_000)
+    """Client connections that one gateway takes."""
+    hold_s: int = Field(ge=1, le=60)
+    """How long a new connection to the database waits for a server."""
+    query_wait_s: int = Field(ge=2, le=120)
+    """How long a client waits for a connection to the database."""
+    reader_max_lag_mb: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _client_outlasts_hold(self) -> Self:
+        if self.query_wait_s <= self.hold_s:
+            raise ValueError("query_wait_s must be greater than hold_s, or clients give up while their connection still waits: raise it")
+        return self
+
+
 class ExporterSettings(ServiceSettings):
     """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
 
@@ -307,6 +334,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         EtcdSettings,
         PostgresqlSettings,
         Region2Settings,
+        GatewaySettings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,

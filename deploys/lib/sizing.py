@@ -1,4 +1,4 @@
-"""Sizes of PostgreSQL from a host's RAM and cores; written once, applied by the deploy, tested with a table of machines.
+"""Sizes of PostgreSQL from a host's RAM and cores, and of the pools in front of it; applied by the deploys, tested with tables of machines.
 
 Sources: PostgreSQL documentation, chapters 19.4 (resources), 19.5 (WAL) and 24.1 (vacuum); timescaledb-tune for worker counts.
 """
@@ -69,3 +69,24 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
 def backup_processes(cores: int) -> int:
     """How many processes compress and send a backup or WAL: half of the cores, so that the database keeps the others, and at most eight."""
     return max(1, min(8, cores // 2))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Connections to the database that one login may have through one gateway."""
+
+    total: int
+    """To the writer and the readers together: without a standby both are the same server."""
+    each: int
+    """To either of the two, so that neither takes all of `total`."""
+
+
+def pool(*, limit: int, share: float, gateways: int) -> Pool:
+    """A login's pool on each of `gateways`, which together take no more than `share` of its connection `limit`.
+
+    Raises ValueError when not one connection is left for a gateway: PgBouncer reads 0 as "without limit".
+    """
+    total = int(limit * share) // gateways
+    if total < 1:
+        raise ValueError(f"{share:g} of {limit} connections is less than one for each of {gateways} gateways")
+    return Pool(total=total, each=total - total // 3)

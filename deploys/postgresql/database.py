@@ -11,10 +11,12 @@ from deploys.lib import findings, hosts
 from deploys.lib.operations import Commands
 from deploys.lib.settings import ROOT, PostgresqlSettings
 from deploys.postgresql import patroni
-from deploys.postgresql.psql import Query, execute, execute_outside_transaction, identifier
+from deploys.postgresql.psql import Query, execute, execute_outside_transaction, identifier, literal
 
 NAME = "phoenix"
 BOOTSTRAP = ROOT / "sql" / "bootstrap.sql"
+LOGIN_FUNCTION = BOOTSTRAP.read_text(encoding="utf-8").split("$login$")[1]
+"""Body of the function by which a gateway looks up a login."""
 
 # Nobody may enter the cluster's other databases but who works there: PUBLIC may, as PostgreSQL makes them. The replicator enters as the
 # worker that carries logical slots over to a standby: that one asks for a database, and Patroni gives it this one.
@@ -100,7 +102,7 @@ def bootstrap() -> Commands:
 
 
 # What bootstrap.sql brings about, asked of the catalogue: what is not so.
-BOOTSTRAP_CHECK = """
+BOOTSTRAP_CHECK = f"""
 SELECT coalesce(json_agg(what), '[]') FROM (VALUES
     ('schema phoenix does not belong to phoenix_owner',
         (SELECT count(*) = 1 FROM pg_namespace WHERE nspname = 'phoenix' AND nspowner = 'phoenix_owner'::regrole)),
@@ -125,6 +127,16 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
     ('architect may not use pg_cron', has_schema_privilege('architect', 'cron', 'USAGE')),
     ('the search path is not set',
         EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
-                WHERE d.datname = 'phoenix' AND s.setrole = 0 AND 'search_path=phoenix, public' = ANY (s.setconfig)))
+                WHERE d.datname = 'phoenix' AND s.setrole = 0 AND 'search_path=phoenix, public' = ANY (s.setconfig))),
+    ('gateways cannot look up logins, or others can',
+        has_database_privilege('pgbouncer', 'phoenix', 'CONNECT')
+        AND (SELECT nspowner = 'phoenix_gatekeeper'::regrole AND nspacl::text[] @> ARRAY['pgbouncer=U/phoenix_gatekeeper']
+                    AND cardinality(nspacl) = 2 FROM pg_namespace WHERE nspname = 'gateway')
+        AND (SELECT count(*) = 1 AND bool_and(p.proname = 'login' AND p.prosecdef AND p.proowner = 'phoenix_gatekeeper'::regrole
+                    AND p.prosrc = {literal(LOGIN_FUNCTION)} AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp']
+                    AND p.proacl::text[] @> ARRAY['pgbouncer=X/phoenix_gatekeeper'] AND cardinality(p.proacl) = 2)
+             FROM pg_proc p WHERE p.pronamespace = to_regnamespace('gateway'))
+        AND has_column_privilege('phoenix_gatekeeper', 'pg_authid', 'rolpassword', 'SELECT')
+        AND NOT has_table_privilege('phoenix_gatekeeper', 'pg_authid', 'UPDATE'))
 ) AS checks (what, good) WHERE good IS NOT TRUE
 """

@@ -22,6 +22,8 @@ DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
 STALE_SLOTS = "/usr/local/lib/phoenix/drop_stale_slots.py"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
 UNREAD = "unread"
+PROBE = "gateway_probe"
+"""A login that does not exist. Gateways begin one with it, without TLS, to see whether the server lets people in; nobody can end it."""
 
 # Parameters that have to be the same on all members: Patroni takes them from its store only.
 SHARED = (
@@ -333,6 +335,8 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "subscribers": [hosts.address(copy) for copy in copies()],
         "stale_slots": STALE_SLOTS,
         "members": [hosts.address(member) for member in peers()],
+        "probe": PROBE,
+        "gateways": [hosts.address(gateway) for gateway in hosts.members("gateway")],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
         "initdb": INITDB,

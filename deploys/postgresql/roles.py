@@ -31,6 +31,9 @@ class Role:
     """Connection limit, -1 for none."""
     connection_share: float | None = None
     """The limit as a share of the connections that are not reserved, for logins that many clients use."""
+    gateway_share: float | None = None
+    """How much of its limit all gateways together may take for it; of a login without a limit, how much of what the shares of the others
+    leave. None: the gateways do not let it in."""
     inherits: bool = True
     """Whether memberships give their rights at once, or only after SET ROLE."""
     member_of: tuple[str, ...] = ()
@@ -45,25 +48,36 @@ ROLES = (
     # Owns the few functions and views that see every task on purpose; the owner of the schema becomes it only to make them.
     Role("phoenix_board", login=False),
     Role("phoenix_owner", login=False, member_of=("phoenix_board",), inherits=False),
-    Role("architect", member_of=("phoenix_owner",)),
+    # Owns the function by which a gateway looks up a login, and may read what it needs of pg_authid; so no superuser owns it.
+    Role("phoenix_gatekeeper", login=False),
+    Role("architect", member_of=("phoenix_owner",), gateway_share=0.4),
     # Neither agents nor the public, nor both together, take all connections: architect has to get in. The timeouts are a default that a
     # client can change, temp_file_limit (in each session) is not.
     Role(
         "samurai_agent",
         connection_share=0.6,
+        gateway_share=0.9,
         settings={"statement_timeout": "30s", "idle_in_transaction_session_timeout": "1min", "temp_file_limit": "1GB"},
     ),
     # The exporters read with it, over and over: it may neither pile up nor write.
     Role(
         "monitor",
         connections=10,
+        gateway_share=0.4,  # the exporters connect directly and must find room
         member_of=("pg_monitor", "pg_use_reserved_connections"),
         settings={"default_transaction_read_only": "on", "statement_timeout": "10s", "temp_file_limit": "1GB"},
     ),
     Role(
         "public_api",
         connection_share=0.26,
+        gateway_share=0.9,
         settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "256MB"},
+    ),
+    # PgBouncer's own: it looks up the logins that come in, and can do nothing else.
+    Role(
+        "pgbouncer",
+        connections=16,
+        settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "0"},
     ),
     Role("replicator", replication=True),
     Role("rewind"),
@@ -158,6 +172,13 @@ def limited(role: Role, max_connections: int) -> Role:
     if role.connection_share is None:
         return role
     return replace(role, connections=int((max_connections - RESERVED_CONNECTIONS) * role.connection_share))
+
+
+def unshared(max_connections: int) -> int:
+    """Connections that are neither reserved nor any login's share: what logins without a limit have for sure."""
+    return (
+        max_connections - RESERVED_CONNECTIONS - sum(limited(role, max_connections).connections for role in ROLES if role.connection_share)
+    )
 
 
 def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | None) -> list[tuple[str, str]]:

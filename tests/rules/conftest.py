@@ -27,7 +27,17 @@ from lab.config import Lab
 HERE = Path(__file__).parent
 LAB_SSH = Lab.from_environment().paths.ssh_config
 RUNBOOK_URL = "https://runbooks.example.org/"
-PORTS = {"phoenix": 9188, "node": 9100, "postgres": 9187, "prometheus": 9090, "alertmanager": 9093, "patroni": 8008, "etcd": 2379}
+PORTS = {
+    "phoenix": 9188,
+    "node": 9100,
+    "postgres": 9187,
+    "prometheus": 9090,
+    "alertmanager": 9093,
+    "patroni": 8008,
+    "etcd": 2379,
+    "haproxy": 8405,
+    "pgbouncer": 9127,
+}
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
 CASES = sorted(path.name for path in HERE.glob("*.test.yml"))
 

@@ -72,3 +72,15 @@ def test_parameters_are_in_postgresqls_names_and_units() -> None:
     assert parameters["shared_buffers"] == "819MB"
     assert parameters["max_parallel_workers"] == 4
     assert not [name for name in parameters if name.endswith("_mb")]
+
+
+@pytest.mark.parametrize(("limit", "share", "gateways"), list(product([1, 3, 10, 50, 116, 1000], [0.4, 0.5, 0.9, 1.0], [1, 2, 3, 5])))
+def test_all_gateways_together_stay_below_a_logins_limit(limit: int, share: float, gateways: int) -> None:
+    if limit * share < gateways:
+        with pytest.raises(ValueError, match="less than one for each"):
+            sizing.pool(limit=limit, share=share, gateways=gateways)
+        return
+    found = sizing.pool(limit=limit, share=share, gateways=gateways)
+    assert found.total >= 1 and found.total * gateways <= limit * share
+    assert 1 <= found.each <= found.total
+    assert found.each < found.total or found.total <= 2, "neither writer nor readers may take all of it"
