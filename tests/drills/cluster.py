@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
+
 from deploys.lib.pki import CERTIFICATE_SECRET
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
 from ops import lifecycle
+from ops.errors import Refused
 from tests.drills import network
 from tests.drills.machines import DrillError, Machine, wait_until
 
 TLS = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
 WRITER = "architect"
 DATABASE = "phoenix"
+GATEWAY_PORT = 6432
 
 # Nothing waits longer for one member: frozen ones are asked as well.
 _ASK_S = 3
@@ -61,6 +65,12 @@ class Cluster:
     def data(self) -> str:
         """The data directory on every member."""
         return f"/var/lib/postgresql/{self.postgresql.version}/{self.postgresql.cluster_name}"
+
+    @property
+    def etcd_ports(self) -> tuple[int, int]:
+        """Where etcd's members listen: for clients, and for each other."""
+        settings = self.platform.hosts[self.etcd[0].name][EtcdSettings]
+        return settings.client_port, settings.peer_port
 
     def machine(self, name: str) -> Machine:
         """The machine called `name`."""
@@ -159,7 +169,8 @@ class Cluster:
             health = f"curl -s --max-time {_ASK_S} {TLS} https://{machine.address}:{port}/health"
             return '"true"' in machine.run(health, check=False, timeout_s=_ASK_S + 2)
 
-        return [f"{machine.name}: etcd is not healthy" for machine, ok in zip(self.etcd, _at_once(healthy, self.etcd), strict=True) if not ok]
+        answers = zip(self.etcd, _at_once(healthy, self.etcd), strict=True)
+        return [f"{machine.name}: etcd is not healthy" for machine, ok in answers if not ok]
 
 
 class Ways:
@@ -177,12 +188,28 @@ class Ways:
 
     def to(self, machine: Machine, port: int | None = None) -> str:
         """The conninfo that leads to `machine`: to its PostgreSQL, or what listens on `port`."""
-        # Passwords are generated from letters and digits: nothing in them needs quoting.
-        return (
-            f"host={machine.address} hostaddr={machine.address} port={port or self._cluster.postgresql.port} dbname={DATABASE} "
-            f"user={WRITER} password={self._password} sslmode=verify-full sslrootcert={self._authority} application_name=drill "
-            "keepalives_idle=2 keepalives_interval=1 keepalives_count=3 tcp_user_timeout=3000"
+        return make_conninfo(
+            host=machine.address,
+            hostaddr=machine.address,
+            port=port or self._cluster.postgresql.port,
+            dbname=DATABASE,
+            user=WRITER,
+            password=self._password,
+            sslmode="verify-full",
+            sslrootcert=str(self._authority),
+            application_name="drill",
         )
+
+    def through(self, entrance: str | None = None) -> list[str]:
+        """All ways of an entrance: `gateway` (the default where the inventory has one) or `direct`. Raises Refused."""
+        gateways = self._cluster.platform.group("gateway")
+        if entrance == "gateway" and not gateways:
+            raise Refused("the inventory has no host in group gateway: use --through direct.")
+        return self.direct() if entrance == "direct" or not gateways else self.gateways()
+
+    def gateways(self) -> list[str]:
+        """To the pool of each gateway host, which knows who leads."""
+        return [self.to(self._cluster.machine(host.name), GATEWAY_PORT) for host in self._cluster.platform.group("gateway")]
 
     def direct(self) -> list[str]:
         """To each member's PostgreSQL; one that is a standby refuses the write, and the writer goes on to the next."""

@@ -32,6 +32,8 @@ class Fault:
     moves: bool = True
     """Whether another member must lead afterwards; else the same must still lead, after the fault has lasted `lasts_s`."""
     lasts_s: float = 0.0
+    newcomers: bool = False
+    """Whether the writers log in for every row: sessions that are open do not notice this fault."""
 
 
 def _nothing(cluster: Cluster, machine: Machine) -> None:
@@ -133,7 +135,7 @@ FAULTS = {
     for fault in (
         Fault("kill", "postmaster killed (SIGKILL)", kill_postmaster, _nothing, limit_s=6, median_s=3),
         Fault("switchover", "planned switchover", switch_over, _nothing, limit_s=3),
-        Fault("freeze", "postmaster alone frozen (SIGSTOP)", freeze_postmaster, thaw_postgresql, limit_s=30),
+        Fault("freeze", "postmaster alone frozen (SIGSTOP)", freeze_postmaster, thaw_postgresql, limit_s=30, newcomers=True),
         Fault("freeze-all", "all of PostgreSQL frozen (SIGSTOP)", freeze_postgresql, thaw_postgresql, limit_s=30),
         Fault("freeze-patroni", "Patroni frozen (SIGSTOP)", freeze_patroni, thaw_patroni, limit_s=25),
         Fault("power-off", "leader's machine powered off", power_off, boot, limit_s=25),

@@ -6,21 +6,25 @@ a drill sees whether an isolated leader takes writes. `reachable=False` cuts tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lab import Lab, shell
 from tests.drills.machines import Machine
 
 
-def cut(one: Machine, others: Iterable[Machine], *, reachable: bool = True) -> None:
-    """Let no frame pass between `one` and each of `others`, in either direction; without `reachable` none of this computer's either."""
+def cut(one: Machine, others: Iterable[Machine], *, reachable: bool = True, ports: Sequence[int] = ()) -> None:
+    """Let no frame pass between `one` and each of `others`, in either direction; without `reachable` none of this computer's either.
+
+    With `ports` only TCP from and to these ports is lost, on whichever side they are.
+    """
     apart = ", ".join(other.address for other in others)
     _ensure()
-    rules = [f"add rule bridge {_table()} forward ip saddr {one.address} ip daddr {{ {apart} }} drop"]
-    rules += [f"add rule bridge {_table()} forward ip saddr {{ {apart} }} ip daddr {one.address} drop"]
+    add, pairs = f"add rule bridge {_table()}", [(one.address, f"{{ {apart} }}"), (f"{{ {apart} }}", one.address)]
+    listed = ", ".join(map(str, ports))
+    what = [f"tcp {end} {{ {listed} }}" for end in ("sport", "dport")] if ports else [""]
+    rules = [f"{add} forward ip saddr {source} ip daddr {destination} {match} drop" for source, destination in pairs for match in what]
     if not reachable:
-        rules += [f"add rule bridge {_table()} input ip saddr {one.address} drop"]
-        rules += [f"add rule bridge {_table()} output ip daddr {one.address} drop"]
+        rules += [f"{add} input ip saddr {one.address} drop", f"{add} output ip daddr {one.address} drop"]
     shell.run(["nft", "-f", "-"], stdin="\n".join(rules) + "\n")
 
 

@@ -42,13 +42,11 @@ class Outcome:
 
 @contextmanager
 def table(cluster: Cluster) -> Iterator[str]:
-    """A table for a ledger, on the leader; gone afterwards."""
+    """A table for a ledger, on the leader; gone afterwards. It stays, as evidence, when the `with` ends in an error."""
     name = ledger.table_name(datetime.now(UTC))
     cluster.psql(cluster.leader(), ledger.create_sql(name, WRITER))
-    try:
-        yield name
-    finally:
-        cluster.psql(cluster.leader(), ledger.drop_sql(name))
+    yield name
+    cluster.psql(cluster.leader(), ledger.drop_sql(name))
 
 
 def rehearse(cluster: Cluster, fault: Fault, ways: Sequence[str], directory: Path) -> Outcome:
@@ -59,7 +57,8 @@ def rehearse(cluster: Cluster, fault: Fault, ways: Sequence[str], directory: Pat
     cluster.wait_whole()
     victim = cluster.leader()
     with table(cluster) as name:
-        with Ledger(ways, directory / f"{name}.jsonl", table=name) as writer:
+        session = 1 if fault.newcomers else None
+        with Ledger(ways, directory / f"{name}.jsonl", table=name, rows_per_session=session) as writer:
             if not writer.wait(STEADY):
                 raise DrillError(f"no write gets in before the fault: {'; '.join(writer.trouble[-3:])}")
             began = time.monotonic()
@@ -83,13 +82,15 @@ def present(cluster: Cluster, name: str) -> list[int]:
     ids = cluster.psql(leader, query)
     lsn = cluster.psql(leader, "SELECT pg_current_wal_lsn()")
     for standby in cluster.standbys(leader):
-        behind = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
-        wait_until(
-            lambda member=standby, sql=behind: cluster.psql(member, sql) == "t", seconds=20, what=f"{standby.name} has replayed {lsn}"
-        )
+        _catch_up(cluster, standby, lsn)
         if cluster.psql(standby, query) != ids:
             raise DrillError(f"{standby.name} has other rows in {name} than {leader.name}")
     return [int(line) for line in ids.split()]
+
+
+def _catch_up(cluster: Cluster, standby: Machine, lsn: str) -> None:
+    replayed = f"SELECT pg_last_wal_replay_lsn() >= '{lsn}'"
+    wait_until(lambda: cluster.psql(standby, replayed) == "t", seconds=20, what=f"{standby.name} has replayed {lsn}")
 
 
 def _aftermath(cluster: Cluster, fault: Fault, victim: Machine, writer: Ledger, began: float) -> Machine:
@@ -104,9 +105,7 @@ def _aftermath(cluster: Cluster, fault: Fault, victim: Machine, writer: Ledger, 
         return victim
     # The others only: a victim that is frozen answers nothing, one that is off cannot.
     heirs = cluster.standbys(victim)
-    wait_until(
-        lambda: any(cluster.leads(heir) for heir in heirs), seconds=patience_s, what=f"{fault.what}: another member leads", every_s=0.1
-    )
+    wait_until(lambda: any(cluster.leads(heir) for heir in heirs), seconds=patience_s, what=f"{fault.what}: another member leads")
     if not writer.wait(STEADY, timeout_s=patience_s):
         raise DrillError(f"{fault.what}: another member leads, and no write gets in: {'; '.join(writer.trouble[-3:])}")
     return next(heir for heir in heirs if cluster.leads(heir))
