@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pyinfra import host, inventory
 from pyinfra.api import deploy
 
@@ -47,8 +49,8 @@ def expected() -> list[Expected]:
     extra += [
         Expected(str(member.name), "clock") for member in inventory if of(member, HostSettings).own_clock and str(member.name) in names
     ]
-    if len(database) > 1:
-        extra += [Expected(str(member.name), "replication") for member in database]
+    clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
+    extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
     return monitoring.expected_of(scraped, extra)
 
 

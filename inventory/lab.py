@@ -1,26 +1,29 @@
 """The lab: machines made on this computer by `make up`. Production's code deploys them; what differs is data, below."""
 
 import os
-from pathlib import Path
 
-_STATE = Path("/var/lib/phoenix-lab")
-_OPERATOR_KEY = _STATE / "ssh" / "id_ed25519.pub"
+from lab import Lab
+
+_LAB = Lab.from_environment()
+_ADDRESSES = {machine.name: _LAB.address(machine) for machine in _LAB.machines}
+_NETWORK = str(_LAB.network)
+_OPERATOR_KEY = _LAB.paths.ssh_key.with_suffix(".pub")
 
 
-def _machine(name, address, **settings):
+def _machine(name, **settings):
     return (
         name,
         {
-            "ssh_hostname": address,
+            "ssh_hostname": _ADDRESSES[name],
             "ssh_user": "root",
-            "ssh_key": str(_STATE / "ssh" / "id_ed25519"),
-            "ssh_known_hosts_file": str(_STATE / "ssh" / "known_hosts"),
+            "ssh_key": str(_LAB.paths.ssh_key),
+            "ssh_known_hosts_file": str(_LAB.paths.known_hosts),
             "ssh_strict_host_key_checking": "yes",
-            "host_address": address,
-            "host_ssh_networks": ["10.66.0.0/24"],
-            "host_service_networks": ["10.66.0.0/24"],
+            "host_address": _ADDRESSES[name],
+            "host_ssh_networks": [_NETWORK],
+            "host_service_networks": [_NETWORK],
             "host_operator_keys": [_OPERATOR_KEY.read_text().strip() if os.access(_OPERATOR_KEY, os.R_OK) else "the lab was never started"],
-            "host_secrets_file": str(_STATE / "secrets.yaml"),
+            "host_secrets_file": str(_LAB.paths.secrets),
             # Machines of the lab are containers.
             "host_own_clock": False,
             # Machines take their packages from Debian, by the mirror that this computer uses.
@@ -46,6 +49,9 @@ _DATABASE = {
     ],
 }
 
+# The second region's own cluster, and the third member of etcd.
+_REGION2 = {"postgresql_cluster_name": "region2"}
+
 # The host that watches: it looks often, so that tests need not wait long, and tells the world.
 _MONITORING = {
     "monitoring_scrape_interval_s": 2,
@@ -53,15 +59,18 @@ _MONITORING = {
         {
             "name": "world",
             "severities": ["critical", "warning", "info", "watchdog"],
-            "webhook": {"url": "http://10.66.0.20:9099/"},
+            "webhook": {"url": f"http://{_ADDRESSES['world']}:9099/"},
         }
     ],
 }
 
-_VPS1 = _machine("vps1", "10.66.0.11", **_DATABASE, **_MONITORING)
-_WORLD = _machine("world", "10.66.0.20", world_alert_receiver_port=9099)
+_VPS1 = _machine("vps1", **_DATABASE)
+_VPS2 = _machine("vps2", **_DATABASE)
+_VPS3 = _machine("vps3", **_DATABASE, **_REGION2, **_MONITORING)
+_WORLD = _machine("world", world_alert_receiver_port=9099)
 
-etcd = [_VPS1]
-postgresql = [_VPS1]
-monitoring = [_VPS1]
+etcd = [_VPS1, _VPS2, _VPS3]
+postgresql = [_VPS1, _VPS2, _VPS3]
+region2 = [_VPS3]
+monitoring = [_VPS3]
 world = [_WORLD]

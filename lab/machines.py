@@ -21,5 +21,7 @@ class Machine:
 
 MACHINES: tuple[Machine, ...] = (
     Machine("vps1", "10.66.0.11", memory_mb=6144, cpus=2),
+    Machine("vps2", "10.66.0.12", memory_mb=6144, cpus=2),
+    Machine("vps3", "10.66.0.13", memory_mb=6144, cpus=2),
     Machine("world", "10.66.0.20", memory_mb=2048, cpus=2),
 )

@@ -108,6 +108,8 @@ class EtcdSettings(ServiceSettings):
     cluster_name: ClusterName
     client_port: Port
     peer_port: Port
+    lost: list[str] = Field(default_factory=list)
+    """Members that are gone for good and may be done without when a cluster begins anew; `phoenix rebuild` says so, nobody else."""
 
 
 class PostgresqlSettings(ServiceSettings):

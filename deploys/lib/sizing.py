@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 GB_MB = 1024
 
+# Slots for parallel workers and, beside them, TimescaleDB (launcher, scheduler, jobs), pg_cron (launcher, jobs) and logical replication.
+# The same on every machine: a standby refuses a primary that has more, and a slot costs a kilobyte.
+WORKER_SLOTS = 64
+
 
 @dataclass(frozen=True)
 class PostgresqlSize:
@@ -43,7 +47,7 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
     budget = int(memory_mb * memory_share)
     shared_buffers = max(128, budget // 4)
     sorting = (budget - shared_buffers) // 2
-    parallel = max(2, cores)
+    parallel = min(max(2, cores), WORKER_SLOTS - 16)
     max_wal = int(wal_keep_gb * GB_MB / 2)
     return PostgresqlSize(
         shared_buffers_mb=shared_buffers,
@@ -54,8 +58,7 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
         wal_buffers_mb=16,
         min_wal_size_mb=max(80, max_wal // 4),
         max_wal_size_mb=max(160, max_wal),
-        # Parallel workers, and beside them TimescaleDB (launcher, scheduler, jobs), pg_cron (launcher, jobs) and logical replication.
-        max_worker_processes=parallel + 16,
+        max_worker_processes=WORKER_SLOTS,
         max_parallel_workers=parallel,
         max_parallel_workers_per_gather=min(4, max(1, cores // 2)),
         max_parallel_maintenance_workers=min(4, max(1, cores // 2)),

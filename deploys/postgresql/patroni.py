@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra import context, host
-from pyinfra.api import deploy, operation
+from pyinfra.api import Host, deploy, operation
 
 from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
-from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings
+from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings, of
 from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
@@ -33,6 +33,12 @@ SHARED = (
     "wal_log_hints",
     "track_commit_timestamp",
 )
+
+
+def peers() -> list[Host]:
+    """Members of the present host's cluster, itself among them: the hosts of the group `postgresql` that have the same cluster name."""
+    name = hosts.settings(PostgresqlSettings).cluster_name
+    return [member for member in hosts.members("postgresql") if of(member, PostgresqlSettings).cluster_name == name]
 
 
 def packages() -> list[str]:
@@ -206,7 +212,9 @@ def dynamic_configuration() -> dict[str, Any]:
         "maximum_lag_on_failover": 1_048_576,
         "primary_start_timeout": 0,
         "primary_stop_timeout": 5,
-        "synchronous_mode": len(hosts.members("postgresql")) > 1,
+        # A leader whose store is gone leads on as long as it reaches every other member: none of them can have been promoted.
+        "failsafe_mode": True,
+        "synchronous_mode": len(peers()) > 1,
         "postgresql": {
             "use_pg_rewind": True,
             "use_slots": True,
@@ -288,7 +296,7 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "networks": own.service_networks,
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
-        "members": [hosts.address(member) for member in hosts.members("postgresql")],
+        "members": [hosts.address(member) for member in peers()],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
         "replicator_password": hosts.secret("postgresql/replicator"),

@@ -83,7 +83,7 @@ def test_a_bad_environment_is_refused_with_its_name_and_value(variable: str, val
 
 
 def test_an_unknown_machine_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(lab.LabRefused, match=r"vps9.*vps1, world"):
+    with pytest.raises(lab.LabRefused, match=r"vps9.*vps1, vps2, vps3, world"):
         Lab().select(["vps1", "vps9"])
 
 
@@ -240,13 +240,14 @@ def test_machines_learn_each_others_names_and_keep_what_others_wrote(other: Lab)
     root = _disk(other, "vps1")
     disk.introduce(other, VPS1)
     disk.introduce(other, VPS1)
-    assert (root / "etc/hosts").read_text() == ("127.0.0.1\tlocalhost\n10.1.1.1\tmine world # kept\n10.99.0.11\tvps1\n")
+    others = "10.99.0.12\tvps2\n10.99.0.13\tvps3\n"
+    assert (root / "etc/hosts").read_text() == f"127.0.0.1\tlocalhost\n10.1.1.1\tmine world # kept\n10.99.0.11\tvps1\n{others}"
 
 
 def test_a_new_line_in_the_table_is_told_to_machines_that_exist(other: Lab) -> None:
     root = _disk(other, "vps1")
-    disk.introduce(replace(other, machines=(*other.machines, Machine("vps2", "10.66.0.12", 1024, 1))), VPS1)
-    assert "10.99.0.12\tvps2\n" in (root / "etc/hosts").read_text()
+    disk.introduce(replace(other, machines=(*other.machines, Machine("vps9", "10.66.0.19", 1024, 1))), VPS1)
+    assert "10.99.0.19\tvps9\n" in (root / "etc/hosts").read_text()
 
 
 def test_writing_into_a_machine_does_not_follow_its_links_to_this_computer(other: Lab, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Site:
 
 def site(tmp_path: Path, members: dict[str, str], groups: dict[str, list[str]], **more: Any) -> Site:
     lab = load(ROOT / "inventory" / "lab.py").hosts
-    data = {**lab["world"].data, **lab["vps1"].data, "host_secrets_file": str(tmp_path / "secrets.yaml"), **more}
+    watching = {key: value for key, value in lab["vps3"].data.items() if key.startswith("monitoring_")}
+    data = {**lab["world"].data, **watching, **lab["vps1"].data, "host_secrets_file": str(tmp_path / "secrets.yaml"), **more}
     described = [(name, {**data, "host_address": address}) for name, address in members.items()]
     made = Inventory((described, {}), **{group: (names, {}) for group, names in groups.items()})
     return Site(State(made, Config()), made)

@@ -13,7 +13,7 @@ LAB = load(ROOT / "inventory" / "lab.py")
 
 def test_lab_has_every_service_of_the_platform_once() -> None:
     found = services(LAB)
-    assert [s.name for s in found if s.host == "vps1"] == [
+    assert [s.name for s in found if s.host == "vps3"] == [
         "ssh", "firewall", "clock", "security-updates", "etcd", "patroni", "postgresql",
         "node-exporter", "postgres-exporter", "phoenix-exporter", "prometheus", "alertmanager",
     ]  # fmt: skip
@@ -34,5 +34,5 @@ def test_settings_move_services(tmp_path: Path) -> None:
     text = (ROOT / "inventory" / "lab.py").read_text()
     inventory = tmp_path / "lab.py"
     inventory.write_text(text.replace('"postgresql_version": 17', '"postgresql_port": 6000, "postgresql_version": 17'))
-    (postgresql,) = [s for s in services(load(inventory)) if s.name == "postgresql"]
+    postgresql = next(s for s in services(load(inventory)) if s.name == "postgresql")
     assert (postgresql.port, postgresql.url) == (6000, "10.66.0.11:6000")
