@@ -15,7 +15,7 @@ from pyinfra import host
 from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
-from deploys.postgresql import database, patroni, roles, schema
+from deploys.postgresql import database, patroni, roles, schema, watcher
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -51,6 +51,7 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+    watcher.watcher()
 if ours:
     exporters.node()
 if "postgresql" in groups:

@@ -66,7 +66,7 @@ _MONITORING = {
 
 _VPS1 = _machine("vps1", **_DATABASE)
 _VPS2 = _machine("vps2", **_DATABASE)
-_VPS3 = _machine("vps3", **_DATABASE, **_REGION2, **_MONITORING)
+_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _MONITORING))
 _WORLD = _machine("world", world_alert_receiver_port=9099)
 
 etcd = [_VPS1, _VPS2, _VPS3]

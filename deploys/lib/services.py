@@ -67,6 +67,7 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         database = host[PostgresqlSettings]
         yield Service(name, "patroni", "patroni.service", "http", address, database.patroni_port, "https", "/health")
         yield Service(name, "postgresql", "patroni.service", "postgresql", address, database.port)
+        yield Service(name, "watcher", "phoenix-watcher.service")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")

@@ -41,6 +41,11 @@ def peers() -> list[Host]:
     return [member for member in hosts.members("postgresql") if of(member, PostgresqlSettings).cluster_name == name]
 
 
+def data_directory(settings: PostgresqlSettings) -> str:
+    """Where the server's data is."""
+    return f"/var/lib/postgresql/{settings.version}/{settings.cluster_name}"
+
+
 def packages() -> list[str]:
     """Debian packages of the server and of Patroni."""
     settings = hosts.settings(PostgresqlSettings)
@@ -58,7 +63,7 @@ def same_cluster() -> Commands:
     """What data there is belongs to the version and the cluster name of the settings."""
     settings = hosts.settings(PostgresqlSettings)
     found = host.get_fact(facts.Output, script="ls -d /var/lib/postgresql/*/*/PG_VERSION 2>/dev/null || true").split()
-    wanted = f"/var/lib/postgresql/{settings.version}/{settings.cluster_name}/PG_VERSION"
+    wanted = f"{data_directory(settings)}/PG_VERSION"
     if found and wanted not in found:
         problem = (
             f"{host.name} has data in {', '.join(str(Path(path).parent) for path in found)}, and the settings ask for PostgreSQL "
@@ -293,6 +298,7 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "cfg": settings,
         "name": str(host.name),
         "address": own.address,
+        "data": data_directory(settings),
         "networks": own.service_networks,
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,

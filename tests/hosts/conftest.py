@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import ROOT, MonitoringSettings, Platform, PlatformHost, load
 
 CA, CERTIFICATE, KEY = (f"/etc/phoenix/tls/{name}" for name in ("ca.crt", "host.crt", "host.key"))
+IS_LEADER = "cd / && runuser -u postgres -- psql -XAtqc 'SELECT pg_is_in_recovery()'"
 CURL = f"curl -s --max-time 10 --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
 
 
@@ -92,11 +94,47 @@ def secrets(platform: Platform) -> SecretStore:
 
 
 @pytest.fixture(scope="session")
-def psql(vps1: Host) -> Callable[..., str]:
-    """`psql("SELECT 1")`: what PostgreSQL answers the superuser, unaligned, without headings."""
+def leader(on: Callable[[str], Host], platform: Platform) -> Callable[[], Host]:
+    """`leader()` is the host whose PostgreSQL takes the platform's writes now."""
+
+    def find() -> Host:
+        for member in platform.group("postgresql"):
+            if "region2" not in member.groups and on(member.name).run(f"{IS_LEADER} | grep -q f").succeeded:
+                return on(member.name)
+        raise AssertionError("nobody leads")
+
+    return find
+
+
+@pytest.fixture
+def vps1_leads(on: Callable[[str], Host], leader: Callable[[], Host]) -> Iterator[None]:
+    """vps1 leads, and does so again after the test."""
+    lead(on, leader, "vps1")
+    yield
+    lead(on, leader, "vps1")
+
+
+def lead(on: Callable[[str], Host], leader: Callable[[], Host], name: str) -> None:
+    """Let `name` lead the platform's cluster, with a synchronous standby; waits for it up to two minutes."""
+    patronictl = "patronictl -c /etc/patroni/config.yml"
+    member = on(name)
+    until = time.monotonic() + 120
+    while True:
+        roles = {one["Member"]: one["Role"] for one in json.loads(member.check_output(f"{patronictl} list -f json"))}
+        if roles.get(name) == "Leader" and "Sync Standby" in roles.values():
+            return
+        if roles.get(name) == "Sync Standby":
+            member.run(f"{patronictl} switchover phoenix --candidate {name} --force")
+        assert time.monotonic() < until, f"{name} does not lead with a synchronous standby within 120 s: {roles}"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="session")
+def psql(leader: Callable[[], Host]) -> Callable[..., str]:
+    """`psql("SELECT 1")`: what the leader's PostgreSQL answers the superuser, unaligned, without headings."""
 
     def ask(sql: str, *, database: str = "phoenix") -> str:
-        command = vps1.run(f"cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d {database} -c %s", sql)
+        command = leader().run(f"cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d {database} -c %s", sql)
         assert command.succeeded, command.stderr
         return command.stdout.strip()
 
@@ -104,14 +142,14 @@ def psql(vps1: Host) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def psql_as(vps1: Host, secrets: SecretStore) -> Callable[..., Any]:
-    """`psql_as("monitor", "SELECT 1")`: the finished psql command as that login, over TCP and TLS with its password."""
+def psql_as(leader: Callable[[], Host], secrets: SecretStore) -> Callable[..., Any]:
+    """`psql_as("monitor", "SELECT 1")`: the finished psql command as that login on the leader, over TCP and TLS with its password."""
 
     def ask(role: str, sql: str, *, database: str = "phoenix", sslmode: str = "verify-full") -> Any:
         # psql finds the password in its environment, and the script on stdin.
         login = f"host=127.0.0.1 dbname={database} user={role} sslmode={sslmode} sslrootcert={CA}"
         script = f"read -r PGPASSWORD && export PGPASSWORD && psql -XAtq -v ON_ERROR_STOP=1 {shlex.quote(login)} -f -"
-        return vps1.run("printf '%%s\\n' %s %s | sh -c %s", secrets.get(f"postgresql/{role}"), sql, script)
+        return leader().run("printf '%%s\\n' %s %s | sh -c %s", secrets.get(f"postgresql/{role}"), sql, script)
 
     return ask
 

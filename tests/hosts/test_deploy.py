@@ -23,12 +23,11 @@ Phoenix = Callable[..., subprocess.CompletedProcess[str]]
 START = "SELECT pg_postmaster_start_time()"
 
 
-def starts(vps1: Host) -> dict[str, str]:
-    """When each service of the platform was started last."""
-    units = "etcd patroni prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter phoenix-exporter ssh"
-    shown = vps1.check_output(
-        f"systemctl show -p Id -p ExecMainStartTimestampMonotonic {' '.join(f'{unit}.service' for unit in units.split())}"
-    )
+def starts(host: Host) -> dict[str, str]:
+    """When each service of the host was started last, by its unit."""
+    units = host.check_output("systemctl list-units --type=service --state=active --plain --no-legend | cut -d' ' -f1").split()
+    units = [unit for unit in units if not unit.startswith(("user@", "session", "systemd-", "apt-", "phoenix-tls-expiry"))]
+    shown = host.check_output(f"systemctl show -p Id -p ExecMainStartTimestampMonotonic {' '.join(units)}")
     return {block.splitlines()[1]: block for block in shown.split("\n\n")}
 
 
@@ -38,14 +37,19 @@ def deploy(phoenix: Phoenix, *hosts: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def test_a_second_deploy_changes_nothing_and_restarts_nothing(phoenix: Phoenix, vps1: Host, psql: Callable[..., str]) -> None:
+def test_a_second_deploy_changes_nothing_and_restarts_nothing(
+    phoenix: Phoenix, on: Callable[[str], Host], platform: Platform, psql: Callable[..., str]
+) -> None:
+    def everything() -> list[Any]:
+        return [psql(START), *(starts(on(name)) for name in platform.hosts)]
+
     deploy(phoenix)
-    before = (psql(START), starts(vps1))
+    before = everything()
 
     result = deploy(phoenix)
 
     assert result["changed"] == 0, result
-    assert (psql(START), starts(vps1)) == before
+    assert everything() == before
 
 
 @dataclass(frozen=True)
@@ -244,13 +248,13 @@ def test_a_full_disk_refuses_the_deploy_and_leaves_the_host_as_it_was(phoenix: P
         ('"postgresql_version": 17', '"postgresql_version": 15', "postgresql_version"),
         ('"postgresql_version": 17', '"postgresql_version": "17"', "postgresql_version"),
         ('"postgresql_version": 17', '"postgresql_versoin": 17', "did you mean postgresql_version"),
-        ("10.66.0.11", "not an address", "host_address"),
+        ('"host_address": _ADDRESSES[name]', '"host_address": "not an address"', "host_address"),
         (
             '"monitoring_scrape_interval_s": 2',
             '"monitoring_scrape_interval_s": 2, "monitoring_retention_days": 0',
             "monitoring_retention_days",
         ),
-        ('_STATE / "secrets.yaml"', '_STATE / "no-secrets.yaml"', "no-secrets.yaml does not exist"),
+        ("str(_LAB.paths.secrets)", 'str(_LAB.paths.state / "no-secrets.yaml")', "no-secrets.yaml does not exist"),
     ],
 )
 def test_a_bad_setting_is_refused_in_a_sentence_before_any_host_is_touched(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -270,7 +274,7 @@ def test_a_bad_setting_is_refused_in_a_sentence_before_any_host_is_touched(tmp_p
             "has data in /var/lib/postgresql/17/phoenix",
         ),
         (
-            '"webhook": {"url": "http://10.66.0.20:9099/"},',
+            """"webhook": {"url": f"http://{_ADDRESSES['world']}:9099/"},""",
             '"email": {"to": ["a@b.org"], "sender": "c@b.org", "smarthost": "d:25", "username": "e", "password_secret": "smtp/x"},',
             "has no secret 'smtp/x'",
         ),
@@ -296,7 +300,9 @@ def test_an_unknown_host_is_refused(phoenix: Phoenix) -> None:
 
 
 def test_a_host_without_network_is_named(tmp_path: Path) -> None:
-    inventory = changed_inventory(tmp_path, '"10.66.0.20"', '"10.66.0.99"')
+    inventory = changed_inventory(
+        tmp_path, '"ssh_hostname": _ADDRESSES[name]', '"ssh_hostname": "127.0.0.9" if name == "world" else _ADDRESSES[name]'
+    )
     failed = command("-i", str(inventory), "deploy")
     assert failed.returncode == 2, "nothing was touched"
     assert "world" in failed.stderr

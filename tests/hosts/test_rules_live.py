@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
+from deploys.lib.settings import Platform
 from ops import dashboards
 from tests.rules import runbooks
 from tests.rules.promql import metrics
@@ -101,13 +103,14 @@ def _questions() -> list[runbooks.Command]:
     return [one for one in runbooks.commands() if not runbooks.PLACEHOLDER.search(" ".join(one.words))]
 
 
-def test_the_questions_of_the_runbooks_can_be_asked_to_the_database(vps1: Host) -> None:
+def test_the_questions_of_the_runbooks_can_be_asked_to_the_database(leader: Callable[[], Host]) -> None:
     """Every statement of a runbook that only reads is executed."""
+    host = leader()
     for one in _questions():
         if one.sql.startswith(READS) and not re.search(r"pg_terminate|pg_cancel|pg_drop|pg_switch", one.sql):
             role = ["-c", f"SET ROLE {one.words[one.words.index('--role') + 1]}"] if "--role" in one.words else []
             words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "phoenix", *role, "-c", one.sql]
-            done = vps1.run("cd / && " + shlex.join(words))
+            done = host.run("cd / && " + shlex.join(words))
             assert done.succeeded, f"{one.page}: {one.sql}: {done.stderr}"
 
 
@@ -118,7 +121,7 @@ def test_the_questions_of_the_runbooks_can_be_asked_to_prometheus(prometheus: An
         prometheus.query(expression)  # asserts success
 
 
-def test_the_programs_of_the_runbooks_are_on_the_host(vps1: Host) -> None:
+def test_the_programs_of_the_runbooks_are_on_a_host(on: Callable[[str], Host], platform: Platform) -> None:
     programs = {word for one in runbooks.commands() for word in re.findall(r"(?:^|&& |\| )([\w-]+)", one.remote)}
-    missing = {program for program in programs if not vps1.run("command -v %s", program).succeeded}
+    missing = {program for program in programs if not any(on(name).run("command -v %s", program).succeeded for name in platform.hosts)}
     assert not missing

@@ -36,8 +36,8 @@ def test_without_a_client_certificate_there_is_no_answer(platform: Platform, ca:
         assert answer.stdout == "", service.url
 
 
-def test_patroni_tells_anybody_who_leads_but_obeys_only_certificates(platform: Platform, ca: Path) -> None:
-    url = f"https://{platform.hosts['vps1'][HostSettings].address}:8008"
+def test_patroni_tells_anybody_who_leads_but_obeys_only_certificates(platform: Platform, ca: Path, leader: Callable[[], Host]) -> None:
+    url = f"https://{platform.hosts[leader().check_output('hostname')][HostSettings].address}:8008"
     curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "--cacert", str(ca)]
     assert subprocess.run([*curl, f"{url}/primary"], capture_output=True, text=True, check=False).stdout == "200"
     refused = subprocess.run([*curl, "-X", "POST", "-d", "{}", f"{url}/restart"], capture_output=True, text=True, check=False)
