@@ -10,7 +10,16 @@ from pyinfra.api import deploy
 
 from deploys.lib import facts, findings, hosts
 from deploys.lib.operations import File, files, service, template
-from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, WorldSettings
+from deploys.lib.settings import (
+    BackupSettings,
+    EtcdSettings,
+    ExporterSettings,
+    HostSettings,
+    MonitoringSettings,
+    PostgresqlSettings,
+    WorldSettings,
+)
+from deploys.postgresql import archive
 
 RULES = "/etc/phoenix/firewall.nft"
 UNIT = "/etc/systemd/system/phoenix-firewall.service"
@@ -31,11 +40,13 @@ def ports() -> list[int]:
     if "postgresql" in groups:
         postgresql = hosts.settings(PostgresqlSettings)
         found |= {postgresql.port, postgresql.patroni_port, exporter.postgres_port, exporter.port}
+    if archive.archives():
+        found.add(hosts.settings(BackupSettings).tls_port)
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
     if "world" in groups:
-        found = {hosts.settings(WorldSettings).alert_receiver_port}
+        found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
     return sorted(found)
 
 

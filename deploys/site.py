@@ -12,20 +12,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
+from deploys import backup, base, etcd, exporters, firewall, monitoring, sources, tls
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
 from deploys.postgresql import database, patroni, roles, schema, watcher
+from deploys.world import alerts, s3
 
 groups = set(host.groups)
 ours = "world" not in groups
 
 generated.ensure(hosts.secrets())
+if hosts.members("backup"):
+    generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if "backup" in groups:
+    backup.require_secrets()
 if "monitoring" in groups:
     monitoring.require_secrets()
 base.preflight()
 if "postgresql" in groups:
     patroni.preflight()
+if "backup" in groups:
+    backup.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -36,6 +43,8 @@ if "etcd" in groups:
 if "postgresql" in groups:
     patroni.prepare()
     wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
+if "backup" in groups:
+    wanted += backup.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -44,20 +53,29 @@ base.baseline()
 firewall.firewall()
 tls.tls()
 
+# What belongs to somebody else is there before the platform asks for it.
+if "world" in groups:
+    alerts.alert_receiver()
+    if hosts.members("backup"):
+        s3.s3()
 if "etcd" in groups:
     etcd.etcd()
+if "backup" in groups:
+    backup.configure()
 if "postgresql" in groups:
     patroni.patroni()
     roles.roles()
     database.database()
     schema.schema()
     watcher.watcher()
+if "backup" in groups:
+    backup.backup()
+if "drill" in groups:
+    backup.retention()
 if ours:
     exporters.node()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
-if "world" in groups:
-    world.alert_receiver()
 if "monitoring" in groups:
     monitoring.prometheus()

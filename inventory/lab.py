@@ -64,13 +64,31 @@ _MONITORING = {
     ],
 }
 
-_VPS1 = _machine("vps1", **_DATABASE)
-_VPS2 = _machine("vps2", **_DATABASE)
-_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _MONITORING))
-_WORLD = _machine("world", world_alert_receiver_port=9099)
+# The offsite copy is in the S3 service that the world plays. A quarter of an hour of WAL may wait for it on these small disks.
+_BACKUP = {
+    "backup_s3_endpoint": f"{_ADDRESSES['world']}:9000",
+    "backup_s3_bucket": "phoenix-backup",
+    "backup_s3_uri_style": "path",
+    "backup_s3_ca_file": "/etc/phoenix/tls/ca.crt",
+    "backup_queue_max_gb": 2.0,
+}
+
+_VPS1 = _machine("vps1", **_DATABASE, **_BACKUP)
+_VPS2 = _machine("vps2", **_DATABASE, **_BACKUP)
+_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING))
+_WORLD = _machine(
+    "world",
+    world_alert_receiver_port=9099,
+    world_s3_port=9000,
+    world_s3_bucket="phoenix-backup",
+    world_s3_region="us-east-1",
+    world_s3_lock_days=1,
+)
 
 etcd = [_VPS1, _VPS2, _VPS3]
 postgresql = [_VPS1, _VPS2, _VPS3]
 region2 = [_VPS3]
+backup = [_VPS1, _VPS2, _VPS3]
+drill = [_VPS3]
 monitoring = [_VPS3]
 world = [_WORLD]

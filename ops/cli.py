@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ops import options
-from ops.errors import FAILED, Failed, Refused
+from ops.errors import FAILED, Ended, Refused
 
 # Verb, module that has it, one line of help. A module offers arguments(verb, parser) and run(options, terminal) -> exit code;
 # it is imported only when its verb is used, which keeps every start short.
@@ -26,6 +26,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "status": ("status", "ask every service whether it is well"),
     "verify": ("verify", "test the hosts from outside, changing nothing"),
     "drift": ("deploy", "name what differs from the description (exit 3), and change nothing"),
+    "backup": ("backup", "take a backup now, or list those there are"),
+    "restore": ("restore", "take the database back to an earlier moment"),
+    "rebuild": ("rebuild", "make a lost host anew, from the other hosts or from the backup"),
+    "drill": ("drill", "rehearse a disaster and measure it"),
+    "failover": ("failover", "let another member of the database cluster lead, and show that nothing was lost"),
     "seed": ("seeding", "fill the database with believable data of any size"),
     "ssh": ("shells", "log in to a host, or run one command there"),
     "psql": ("shells", "psql on the server that takes writes"),
@@ -77,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal(as_json=given.as_json, verbose=given.verbose)
     try:
         return int(importlib.import_module(f"ops.{VERBS[given.verb][0]}").run(given, terminal))
-    except (Failed, Refused) as error:
+    except Ended as error:
         return _report(error, as_json=given.as_json)
     except KeyboardInterrupt:
         print("phoenix: stopped; run the same command again to go on.", file=sys.stderr)
@@ -100,12 +105,12 @@ def _given(own: Sequence[str], *, dashes: bool) -> argparse.Namespace:
     return given
 
 
-def _report(error: Failed | Refused, *, as_json: bool) -> int:
+def _report(error: Ended, *, as_json: bool) -> int:
     """Say what went wrong, and return its exit code."""
     for line in str(error).splitlines():
         print(f"phoenix: {line}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"ok": False, "error": str(error)}))
+        print(json.dumps({**error.details, "ok": False, "error": str(error)}))
     return error.exit_code
 
 

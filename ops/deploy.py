@@ -6,10 +6,10 @@ import argparse
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 from deploys.lib.settings import Platform
 from ops import bootstrap, inventory, pyinfra_run
@@ -69,15 +69,26 @@ def deploy(platform: Platform, hosts: Sequence[str], terminal: Terminal) -> int:
     return exit_code(result)
 
 
-def perform(platform: Platform, hosts: Sequence[str], terminal: Terminal) -> pyinfra_run.Run:
-    """Deploy to `hosts` (all when empty), with progress only. Raises Refused while another deploy holds one of them."""
+def perform(
+    platform: Platform,
+    hosts: Sequence[str],
+    terminal: Terminal,
+    *,
+    data: Mapping[str, Any] | None = None,
+    held: Sequence[int] | None = None,
+) -> pyinfra_run.Run:
+    """Deploy to `hosts` (all when empty), with progress only. `data` are settings that win over the inventory's, for this run; `held`
+    what `only_one` gave, when the caller has the hosts already. Raises Refused while another deploy holds one of them."""
     inventory.secrets(platform)  # a deploy without its secrets would stop half-way
-    with only_one(platform, list(hosts) or list(platform.hosts)) as locks, terminal.working("Starting") as working:
+    names = list(hosts) or list(platform.hosts)
+    taken = nullcontext(list(held)) if held is not None else only_one(platform, names)
+    with taken as locks, terminal.working("Starting") as working:
         show = _Progress(terminal)
         return pyinfra_run.run(
             platform.inventory,
             list(platform.hosts),
             limit=hosts,
+            data=data or {},
             locks=locks,
             on_step=show.step,
             on_operation=working.now,
@@ -133,7 +144,7 @@ def differences(result: pyinfra_run.Run) -> list[Difference]:
 def only_one(platform: Platform, names: Sequence[str]) -> Iterator[list[int]]:
     """Hold the hosts for this process, by the file descriptors it yields.
 
-    Raises Refused at once when another deploy from this computer has one of them.
+    Raises Refused at once when another run from this computer, of whichever verb, has one of them.
     """
     directory = bootstrap.cache_dir() / "locks"
     directory.mkdir(parents=True, exist_ok=True)
@@ -153,7 +164,7 @@ def _take(file: TextIO, name: str) -> None:
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "it has just begun"
-        raise Refused(f"{name} is being deployed by another run ({holder}): wait for it to end.") from None
+        raise Refused(f"{name} is worked on by another run ({holder}): wait for it to end.") from None
     file.truncate(0)
     file.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
     file.flush()

@@ -59,19 +59,19 @@ def connect(platform: Platform, user: str) -> Iterator[psycopg.Connection]:
 
 
 @contextmanager
-def tunnel(target: PlatformHost) -> Iterator[int]:
-    """A free local port that leads to PostgreSQL on `target`, while the `with` lasts. Raises Failed."""
+def tunnel(target: PlatformHost, *, port: int | None = None) -> Iterator[int]:
+    """A free local port that leads to PostgreSQL on `target`, or to another `port` there, while the `with` lasts. Raises Failed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    destination = f"{target[HostSettings].address}:{target[PostgresqlSettings].port}"
-    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{port}:{destination}"]
+        local = int(free.getsockname()[1])
+    destination = f"{target[HostSettings].address}:{port or target[PostgresqlSettings].port}"
+    options = ["-N", "-o", "ExitOnForwardFailure=yes", "-L", f"127.0.0.1:{local}:{destination}"]
     process = subprocess.Popen(
         inventory.ssh(target, *options), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        _wait_until_open(process, port, target.name)
-        yield port
+        _wait_until_open(process, local, target.name)
+        yield local
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +173,7 @@ def run(
     *,
     limit: Sequence[str] = (),
     dry: bool = False,
+    data: Mapping[str, Any] | None = None,
     locks: Sequence[int] = (),
     site: Path = SITE,
     on_step: Callable[[Step], None] = lambda _: None,
@@ -181,14 +182,17 @@ def run(
 ) -> Run:
     """Run the deploy file `site` on the inventory's `hosts` (only on those of `limit`, if any) and say what came of it.
 
-    `dry` runs no operation. `locks` are file descriptors that pyinfra keeps open: when this process is killed and pyinfra is not,
-    its hosts stay taken until it ends. The callbacks get each operation's start, each host's end of it, and every line of pyinfra's log.
+    `dry` runs no operation. `data` are settings that win over the inventory's. `locks` are file descriptors that pyinfra keeps open: when
+    this process is killed and pyinfra is not, its hosts stay taken until it ends. The callbacks get each operation's start, each host's
+    end of it, and every line of pyinfra's log.
     """
     mode = ["--dry"] if dry else ["-y", "--fail-percent", "0"]
     # Named, so that an inventory that is kept outside the checkout has the settings of every group as well.
     command = [sys.executable, "-m", "pyinfra", str(inventory), str(site), *mode, "--json", "--group-data", str(GROUP_DATA)]
     for name in limit:
         command += ["--limit", name]
+    for key, value in (data or {}).items():
+        command += ["--data", f"{key}={json.dumps(value)}"]
     active = [name for name in hosts if not limit or name in limit]
     reader = LogReader(active, on_step, on_operation)
     started = time.monotonic()

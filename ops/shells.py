@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from deploys.lib.services import services
-from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings, shown
-from ops import inventory
+from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
+from ops import cluster, inventory
 from ops.errors import Failed, Refused
 from ops.options import count
 from ops.terminal import Terminal
@@ -71,10 +71,9 @@ def psql(platform: Platform, words: Sequence[str], *, role: str | None = None) -
 
 
 def leader(platform: Platform) -> PlatformHost:
-    """The host whose PostgreSQL takes writes, asked now. Raises Refused without PostgreSQL hosts, Failed without a leader."""
-    candidates = platform.group("postgresql")
-    if not candidates:
-        raise Refused(f"{shown(platform.inventory)} has no host in the group postgresql: add one.")
+    """The host of the platform's own cluster whose PostgreSQL takes writes, asked now. Raises Refused without PostgreSQL hosts, Failed
+    without a leader."""
+    candidates = cluster.of(platform).hosts
     if len(candidates) == 1:
         return candidates[0]
     with ThreadPoolExecutor(max_workers=len(candidates)) as pool:

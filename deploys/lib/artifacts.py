@@ -1,15 +1,20 @@
-"""Java programs from the Maven repository: a pom.xml names them, a list of digests beside it pins them, a cache keeps them.
+"""Programs that no Debian package has, made ready on the computer that deploys; a cache keeps them, hosts need no way to their source.
 
-The computer that deploys resolves them, with Debian's `maven`; hosts need no way to the repository. A mirror or an air-gapped site
-configures Maven as usual (`~/.m2/settings.xml`) or fills the cache.
+Java programs come from the Maven repository: a pom.xml names them, a list of digests beside it pins them. Go programs are built from the
+module that a version and its checksum name. A mirror or an air-gapped site configures Maven (`~/.m2/settings.xml`) and Go (`GOPROXY`) as
+usual, or fills the cache.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import platform
+import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from ops import bootstrap
@@ -22,6 +27,72 @@ class ArtifactError(Exception):
 def cache() -> Path:
     """Where downloads are kept between runs: outside the checkout."""
     return bootstrap.cache_dir()
+
+
+@dataclass(frozen=True)
+class GoProgram:
+    """A program that is built from source."""
+
+    module: str
+    version: str
+    checksum: str
+    """Of the module's source, as `go.sum` has it: what a proxy hands out instead is refused."""
+    package: str
+    """Import path of the program inside the module."""
+    go: tuple[int, int]
+    """The oldest Go that builds it."""
+
+    @property
+    def name(self) -> str:
+        """File name of the program."""
+        return self.package.rsplit("/", 1)[1]
+
+
+def go_program(program: GoProgram) -> Path:
+    """A directory that holds nothing but the built program, statically linked for this computer's processor. Raises ArtifactError."""
+    directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
+    if directory.exists():
+        return directory
+    _need_go(program)
+    source = f"{program.module}@{program.version}"
+    found = _go(["mod", "download", "-json", source], what=f"fetch {source}")
+    if (checksum := json.loads(found).get("Sum")) != program.checksum:
+        raise ArtifactError(f"{source} has checksum {checksum}, not {program.checksum}: find out why before you trust its source.")
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    # Without cgo it needs no library of the host it runs on; some minutes of all cores are not worth a stall of everything else here.
+    install = ["install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
+    _go(install, what=f"build {source}", GOBIN=str(partial), CGO_ENABLED="0")
+    partial.rename(directory)
+    return directory
+
+
+def _go(arguments: list[str], *, what: str, **environment: str) -> str:
+    command = ["nice", "-n", "10", "go", *arguments]
+    result = subprocess.run(command, env={**os.environ, **environment}, cwd="/", capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ArtifactError(f"Go cannot {what} ({reason}): check the network, or GOPROXY.")
+    return result.stdout
+
+
+def _need_go(program: GoProgram) -> None:
+    """A Go that is new enough; Debian's, installed when there is none and this is root."""
+    _need("go", "golang-go")
+    wanted = ".".join(str(part) for part in program.go)
+    if shutil.which("go") is None:
+        raise ArtifactError(
+            f"{program.name} is built with Go {wanted} or newer on the computer that deploys, which has none: install it (Debian's "
+            "golang-go, or go.dev's), or copy the built program into the cache (docs/backup.md)."
+        )
+    version = subprocess.run(["go", "env", "GOVERSION"], cwd="/", capture_output=True, text=True, check=False).stdout
+    numbers = re.match(r"go(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < program.go:
+        raise ArtifactError(
+            f"{program.name} needs Go {wanted} and the computer that deploys has {version.strip() or 'one that does not say its version'}: "
+            "install a newer one, or copy the built program into the cache (docs/backup.md)."
+        )
 
 
 def jars(pom: Path) -> Path:
@@ -51,12 +122,16 @@ def jars(pom: Path) -> Path:
 
 def _need_maven(pom: Path) -> None:
     """Debian's Maven, installed when it is missing and this is root."""
-    if shutil.which("mvn") is not None:
-        return
-    install = ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "maven"]
-    if os.geteuid() == 0 and shutil.which("apt-get") is not None:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in (["apt-get", "update", "-qq"], install):
-            subprocess.run(command, env=environment, capture_output=True, check=False)
+    _need("mvn", "maven")
     if shutil.which("mvn") is None:
         raise ArtifactError(f"{pom} needs Maven on the computer that deploys: run 'apt-get install --no-install-recommends maven' as root.")
+
+
+def _need(program: str, package: str) -> None:
+    """Install Debian's package of a program that is missing, where this is Debian and root."""
+    if shutil.which(program) is not None or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-qq", "--yes", "--no-install-recommends", package]
+    for command in (["apt-get", "update", "-qq"], install):
+        subprocess.run(command, env=environment, capture_output=True, check=False)

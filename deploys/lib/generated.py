@@ -12,6 +12,14 @@ POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "rep
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
 
+# The S3 provider's, so a person sets them, except where the inventory has a `world` that plays the provider. The database hosts' account
+# may not delete; the one that may is on the host of group `drill` only.
+S3_KEYS = ("backup/s3-key", "backup/s3-secret")
+RETENTION_KEYS = ("backup/retention-key", "backup/retention-secret")
+S3_ROOT_KEYS = ("world/s3-root-key", "world/s3-root-secret")
+CIPHER = "backup/cipher"
+
+
 def password() -> str:
     """A password of 256 bits, letters, digits, `-` and `_` only."""
     return secrets.token_urlsafe(32)
@@ -24,3 +32,16 @@ def ensure(store: SecretStore) -> None:
         store.ensure(f"postgresql/{login}", password)
     store.ensure(PII_KEY, lambda: secrets.token_bytes(32).hex())
     store.ensure(PII_CURRENT, lambda: "1")
+
+
+def ensure_backup(store: SecretStore, *, provider: bool) -> None:
+    """Make the key that encrypts the backups; with `provider` also the accounts of the S3 service that the inventory's `world` plays."""
+    store.ensure(CIPHER, lambda: secrets.token_urlsafe(48))
+    for names in (S3_KEYS, RETENTION_KEYS, S3_ROOT_KEYS) if provider else ():
+        store.ensure_together(names, _s3_account)
+
+
+def _s3_account() -> tuple[str, str]:
+    """An access key as providers make them, 20 capital letters and digits, and its secret."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+    return "PHX" + "".join(secrets.choice(alphabet) for _ in range(17)), secrets.token_urlsafe(30)

@@ -203,12 +203,56 @@ class MonitoringSettings(ServiceSettings):
     """Thresholds of the alert rules, over the defaults in templates/prometheus."""
 
 
+class BackupSettings(ServiceSettings):
+    """The archive and the backups: pgBackRest, in an S3 bucket that belongs to somebody else."""
+
+    prefix = "backup"
+
+    stanza: ClusterName
+    """The cluster that is archived and backed up, by its postgresql_cluster_name. A host of another cluster in the group only reads."""
+    s3_endpoint: str = Field(pattern=r"^[A-Za-z0-9.-]+(:\d+)?$")
+    """Where the S3 service answers over https, `host` or `host:port`."""
+    s3_bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    s3_region: str = Field(min_length=1)
+    s3_uri_style: Literal["host", "path"]
+    """Whether the bucket is part of the host name or of the path."""
+    s3_ca_file: str | None = Field(default=None, pattern=r"^/")
+    """Authorities that the S3 service's certificate may be of, a file on the host; None takes the system's."""
+    path: str = Field(pattern=r"^/[A-Za-z0-9._/-]*$")
+    """Where in the bucket the repository lies."""
+    archive_timeout_s: int = Field(ge=5, le=300)
+    """A segment of WAL that is not full is archived after this many seconds: with the time to send it, the RPO of the archive alone."""
+    queue_max_gb: float = Field(ge=0.25)
+    """WAL that may wait on a host's disk for an S3 service that is away. Beyond that it is given up, and the next backup starts anew."""
+    diff_every_h: int = Field(ge=1, le=168)
+    """Hours after which the hourly backup is a differential one: everything since the last full backup."""
+    full_every_d: int = Field(ge=1, le=90)
+    """Days after which the hourly backup is a full one."""
+    retention_d: int = Field(ge=1)
+    """Days back to any second of which the database can be restored."""
+    retention_diffs: int = Field(ge=1)
+    """How many differential backups are kept, with the incremental ones on them; they only make restores quicker."""
+    tls_port: Port
+    """Where a member lets the others read its files for a backup from the standby."""
+
+    @model_validator(mode="after")
+    def _full_backups_overlap(self) -> Self:
+        if self.full_every_d > self.retention_d:
+            raise ValueError("full_every_d must not exceed retention_d: take full backups more often, or keep them longer")
+        return self
+
+
 class WorldSettings(ServiceSettings):
     """The lab's machine that plays what belongs to somebody else."""
 
     prefix = "world"
 
     alert_receiver_port: Port
+    s3_port: Port
+    s3_bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    s3_region: str = Field(min_length=1)
+    s3_lock_days: int = Field(ge=1)
+    """Days for which nobody may remove an object's version."""
 
 
 SERVICES: dict[str, type[ServiceSettings]] = {
@@ -219,10 +263,11 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         PostgresqlSettings,
         ExporterSettings,
         MonitoringSettings,
+        BackupSettings,
         WorldSettings,
     )
 }
-"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `world`) says which hosts run the service."""
+"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `backup`, `world`) says which hosts run the service."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +339,10 @@ def load(inventory: Path) -> Platform:
         hosts[name] = PlatformHost(name, frozenset(members), merged, checked)
     if groups.get("postgresql") and not groups.get("etcd"):
         faults.append(f"{shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
+    if groups.get("backup") and not groups.get("drill"):
+        faults.append(
+            f"{shown(inventory)}: group backup has hosts and group drill has none, which expires old backups and rehearses a restore: add one."
+        )
     if faults:
         raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
     return Platform(inventory, hosts)

@@ -64,3 +64,8 @@ def postgresql(*, memory_mb: int, cores: int, memory_share: float, max_connectio
         max_parallel_maintenance_workers=min(4, max(1, cores // 2)),
         autovacuum_max_workers=min(6, max(3, cores // 2)),
     )
+
+
+def backup_processes(cores: int) -> int:
+    """How many processes compress and send a backup or WAL: half of the cores, so that the database keeps the others, and at most eight."""
+    return max(1, min(8, cores // 2))

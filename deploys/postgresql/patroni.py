@@ -14,6 +14,7 @@ from deploys import base, tls
 from deploys.lib import facts, findings, hosts, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
 from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings, of
+from deploys.postgresql import archive
 from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
@@ -33,6 +34,10 @@ SHARED = (
     "wal_log_hints",
     "track_commit_timestamp",
 )
+
+
+INITDB = ("data-checksums", "encoding=UTF8", "locale=C.UTF-8", "auth-local=peer", "auth-host=scram-sha-256")
+"""Long options of initdb for a new cluster."""
 
 
 def peers() -> list[Host]:
@@ -92,7 +97,7 @@ def patroni() -> None:
         entries=[
             Directory("/etc/patroni", "postgres", "postgres", "700"),
             File(CONFIG, template("postgresql/patroni.yml.j2", **_values(settings)), "postgres", "postgres", "600"),
-            File(DROP_IN, template("postgresql/patroni.service.conf.j2")),
+            File(DROP_IN, template("postgresql/patroni.service.conf.j2", archive=archive.archives())),
         ],
     )
     service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
@@ -159,6 +164,7 @@ def parameters() -> dict[str, Any]:
         "random_page_cost": 1.1,
         "effective_io_concurrency": 200,
         "default_toast_compression": "lz4",
+        **archive.parameters(),
         "jit": False,  # most statements here are shorter than compiling them
         "autovacuum_vacuum_scale_factor": 0.05,
         "autovacuum_analyze_scale_factor": 0.02,
@@ -308,6 +314,8 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "members": [hosts.address(member) for member in peers()],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},
+        "initdb": INITDB,
+        "archive": archive if archive.archives() else None,
         "replicator_password": hosts.secret("postgresql/replicator"),
         "rewind_password": hosts.secret("postgresql/rewind"),
     }

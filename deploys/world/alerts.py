@@ -1,4 +1,4 @@
-"""The lab's `world`: plays what in production belongs to somebody else. For now the one who receives alerts, and keeps them."""
+"""The lab's `world` plays the one who receives alerts, and keeps them."""
 
 from __future__ import annotations
 
