@@ -54,7 +54,7 @@ _REGION2 = {"postgresql_cluster_name": "region2"}
 
 # The host that watches: it looks often, so that tests need not wait long, and tells the world.
 _MONITORING = {
-    "monitoring_scrape_interval_s": 2,
+    "monitoring_scrape_interval_s": 5,
     "monitoring_receivers": [
         {
             "name": "world",
