@@ -15,7 +15,7 @@ from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import exporters, tls
 from deploys.lib import facts, findings, generated, hosts, sizing
-from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
+from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template, units_read
 from deploys.lib.pki import Authority
 from deploys.lib.settings import ROOT, BackupSettings, HostSettings, PostgresqlSettings, of
 from deploys.postgresql import archive, patroni
@@ -158,6 +158,7 @@ def plan() -> str:
 @deploy("Archive and backups")
 def backup() -> None:
     """The archive takes WAL, a verified backup exists, and the timers take the next ones."""
+    units_read(name="Units are known", units=[name for name in _units() if name.endswith(".service")])
     if archive.archives():
         service(
             name="Members read each other's files",
@@ -244,4 +245,5 @@ def retention() -> None:
             ],
         ],
     )
+    units_read(name="Unit is known", units=["phoenix-retention.service"])
     service(name="Old backups go", unit="phoenix-retention.timer", restart_on=[f"{UNITS}/phoenix-retention.timer"])

@@ -41,6 +41,8 @@ LAG_BYTES = 64 * 1024 * 1024
 """A standby further behind than this catches up first."""
 HALTED_WAIT_S = 600
 """How long a backup waits until the remains of an interrupted one are removed: phoenix-retention looks every two minutes."""
+NOT_LATER = 106
+"""pgBackRest's exit code when a new backup's label would not be the latest."""
 UNREADABLE = 99
 """pgBackRest's status code of a repository that it cannot read."""
 
@@ -230,11 +232,11 @@ class Repository:
             raise Failed(f"The repository does not take the request to remove {label}: {reason(done.stderr)}")
 
     def holds(self, path: str) -> bool:
-        """Whether there is anything at `path`, relative to the repository."""
-        done = self._run("repo-ls", path)
+        """Whether there is any object below `path`, relative to the repository; what only looks like a directory is none."""
+        done = self._run("repo-ls", path, "--recurse", "--output=json")
         if done.returncode != 0:
             raise Failed(f"The repository cannot be read: {reason(done.stderr)}")
-        return bool(done.stdout.strip())
+        return any(one["type"] == "file" for one in json.loads(done.stdout or "{}").values())
 
     def _run(self, *words: str, show: bool = False, given: str = "") -> subprocess.CompletedProcess[str]:
         # Without the stanza for what is outside of it.
@@ -302,6 +304,10 @@ def _back_up(repository: Repository, plan: Plan, kind: str) -> None:
                     "on the host of group drill."
                 )
             time.sleep(5)
+        done = repository.backup(kind)
+    if done.returncode == NOT_LATER and kind != "full":
+        # Labels sort by their full backup. One that was interrupted, or a clock that was ahead, left a later one: a full backup gets past it.
+        kind = "full"
         done = repository.backup(kind)
     if done.returncode != 0:
         raise Failed(f"pgBackRest could not take a {kind} backup: {reason(done.stderr)}")

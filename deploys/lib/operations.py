@@ -182,6 +182,15 @@ def service(
 
 
 @operation()
+def units_read(units: list[str]) -> Commands:
+    """systemd knows these units, which a timer or a person starts, as their files now say."""
+    stale = host.get_fact(facts.Output, script=f"systemctl show -p NeedDaemonReload {shlex.join(units)} | grep yes || true")
+    if stale:
+        findings.report(f"systemd has not read the present {' or '.join(units)}")
+        yield "systemctl daemon-reload"
+
+
+@operation()
 def upload(source: Callable[[], Path], directory: str, pattern: str = "**/*") -> Commands:
     """The host has the files of a local directory at `directory`, all of them or the old ones; their digest is kept beside them.
 
