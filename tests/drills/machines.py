@@ -29,7 +29,7 @@ class Machine:
         """
         leader = self._leader()
         # PATH as a login has it: what calls this may have been started without the sbin directories.
-        enter = ["nsenter", f"--target={leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/"]
+        enter = ["nsenter", f"--target={leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wdns=/"]
         shell = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "sh", "-c", script]
         try:
             done = subprocess.run([*enter, *shell], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
