@@ -105,7 +105,8 @@ class Ledger:
 
     `conninfos`: libpq keyword strings, the ways in; a writer that loses one goes on with the next. `path`: one JSON object a line for
     each acknowledged row, on disk before the next is sent. `interval_s`: each of `writers` writes that often. Nothing waits longer than
-    `timeout_s`. Two writers, because one that waits for an answer that never comes does not see the service return.
+    `timeout_s`. Two writers, because one that waits for an answer that never comes does not see the service return. `rows_per_session`: a
+    writer logs in anew after so many; a server that answers its old sessions and lets nobody in is found out by that alone.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Ledger:
         interval_s: float = 0.05,
         timeout_s: float = 1.0,
         writers: int = 2,
+        rows_per_session: int | None = None,
     ) -> None:
         if not conninfos:
             raise ValueError("a ledger needs a way in: give at least one conninfo")
@@ -124,6 +126,7 @@ class Ledger:
         self.table = _checked(table)
         self._conninfos = list(conninfos)
         self._interval_s, self._timeout_s = interval_s, timeout_s
+        self._rows_per_session = rows_per_session
         self._ids = itertools.count(1)
         self._lock = threading.Condition()
         self._acknowledged: list[Acknowledged] = []
@@ -214,7 +217,9 @@ class Ledger:
         while not self._stop.is_set():
             try:
                 with Wire(self._conninfos[via], timeout_s=self._timeout_s) as wire:
-                    while not self._stop.wait(max(0.0, due - time.monotonic())):
+                    for _ in itertools.count() if self._rows_per_session is None else range(self._rows_per_session):
+                        if self._stop.wait(max(0.0, due - time.monotonic())):
+                            return
                         due = max(due + self._interval_s, time.monotonic())
                         self._insert(wire, via)
             except Lost as error:

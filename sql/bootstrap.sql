@@ -1,8 +1,7 @@
 -- What a superuser must do once in the database before the first migration, and may repeat at any time:
 --   psql -X -v ON_ERROR_STOP=1 -d phoenix -f sql/bootstrap.sql
--- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, pgbouncer, drill and the extensions; makes everything else
--- that the
--- migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
+-- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, pgbouncer, drill and the extensions; makes everything
+-- else that the migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
 
 -- phoenix_board owns the few functions and views that deliberately see every task (the board, the vote counters). It is a role of its
 -- own so that a function or view written as phoenix_owner stays under the caller's row security (docs/decisions/0102-agent-identity.md).

@@ -173,6 +173,9 @@ def parameters() -> dict[str, Any]:
         "checkpoint_timeout": "15min",
         "max_slot_wal_keep_size": f"{int(settings.wal_keep_gb * 1024)}MB",
         "hot_standby_feedback": True,
+        # Commits wait for a standby that is cut off until its connection counts as dead; PostgreSQL's own 60 s are an outage of 63.
+        "wal_sender_timeout": "10s",
+        "wal_receiver_timeout": "10s",
         "random_page_cost": 1.1,
         "effective_io_concurrency": 200,
         "default_toast_compression": "lz4",

@@ -1,0 +1,23 @@
+"""The leader is struck: another leads within the time that is promised, and no acknowledged row is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.drills.cluster import Cluster, Ways
+from tests.drills.faults import FAULTS
+from tests.drills.rehearsal import rehearse
+
+QUICK = ("kill", "switchover", "freeze")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in FAULTS])
+def test_no_row_is_lost_and_writes_return_in_time(cluster: Cluster, ways: Ways, tmp_path: Path, name: str) -> None:
+    fault = FAULTS[name]
+    outcome = rehearse(cluster, fault, ways.through(), tmp_path)
+    assert outcome.verdict.lost == ()
+    assert outcome.verdict.unknown == ()
+    assert (outcome.successor != outcome.leader) == fault.moves
+    assert outcome.outage_s <= fault.limit_s
