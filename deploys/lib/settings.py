@@ -416,7 +416,8 @@ def load(inventory: Path) -> Platform:
         faults.append(f"{shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
     if groups.get("backup") and not groups.get("drill"):
         faults.append(
-            f"{shown(inventory)}: group backup has hosts and group drill has none, which expires old backups and rehearses a restore: add one."
+            f"{shown(inventory)}: group backup has hosts and group drill has none, which expires old backups and rehearses a restore: "
+            "add one."
         )
     faults += _second_region(hosts, shown(inventory))
     if faults:

@@ -37,7 +37,6 @@ class Role:
     inherits: bool = True
     """Whether memberships give their rights at once, or only after SET ROLE."""
     member_of: tuple[str, ...] = ()
-    bypass_rls: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     """Session defaults."""
     group: str = ""
@@ -194,7 +193,6 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "connections": -1,
             "verifier": None,
             "powers": False,
-            "bypass_rls": False,
             "member_of": {},
             "settings": [],
             "elsewhere": [],

@@ -27,7 +27,6 @@ def present(**differing: Any) -> dict[str, Any]:
         "connections": 10,
         "verifier": VERIFIER,
         "powers": False,
-        "bypass_rls": False,
         "member_of": {"readers": MEMBER},
         "settings": ["statement_timeout=10s"],
         "elsewhere": [],
