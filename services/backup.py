@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -I
 """Takes a backup with pgBackRest on the host whose turn it is, and tells Prometheus what the repository holds.
 
-    backup.py auto|full|diff|incr [--here]   one backup; one JSON object on stdout, progress on stderr; 0 done or not this host's turn, 1 failed
+    backup.py auto|full|diff|incr [--here]   one backup; one JSON object on stdout, progress on stderr; 0 done or another's turn, 1 failed
     backup.py metrics                        phoenix_backup.prom for the node exporter; asks for a backup when there was a promotion
 
 `auto` takes a full backup when the newest is older than the plan says, else a differential one likewise, else an incremental one. Every
@@ -306,7 +306,7 @@ def _back_up(repository: Repository, plan: Plan, kind: str) -> None:
             time.sleep(5)
         done = repository.backup(kind)
     if done.returncode == NOT_LATER and kind != "full":
-        # Labels sort by their full backup. One that was interrupted, or a clock that was ahead, left a later one: a full backup gets past it.
+        # Labels sort by their full backup. What was interrupted, or a clock that was ahead, left a later one: a full one gets past it.
         kind = "full"
         done = repository.backup(kind)
     if done.returncode != 0:
