@@ -14,10 +14,15 @@ import platform
 import re
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops import bootstrap
+
+
+# Hosts of one run ask for the same artifact at the same time: the first makes it.
+_one_host = threading.Lock()
 
 
 class ArtifactError(Exception):
@@ -51,8 +56,11 @@ class GoProgram:
 def go_program(program: GoProgram) -> Path:
     """A directory that holds nothing but the built program, statically linked for this computer's processor. Raises ArtifactError."""
     directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
-    if directory.exists():
-        return directory
+    with _one_host:
+        return directory if directory.exists() else _build(program, directory)
+
+
+def _build(program: GoProgram, directory: Path) -> Path:
     _need_go(program)
     source = f"{program.module}@{program.version}"
     found = _go(["mod", "download", "-json", source], what=f"fetch {source}")
@@ -100,8 +108,11 @@ def jars(pom: Path) -> Path:
     pins = pom.with_name("jars.sha256").read_text(encoding="utf-8")
     key = hashlib.sha256(pom.read_bytes() + pins.encode()).hexdigest()[:16]
     directory = cache() / "jars" / f"{pom.parent.name}-{key}"
-    if directory.exists():
-        return directory
+    with _one_host:
+        return directory if directory.exists() else _resolve(pom, pins, directory)
+
+
+def _resolve(pom: Path, pins: str, directory: Path) -> Path:
     _need_maven(pom)
     partial = directory.with_name(f"{directory.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
