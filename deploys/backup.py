@@ -146,6 +146,7 @@ def plan() -> str:
             "members": [str(member.name) for member in archive.members()],
             "patroni": f"https://{own}:{postgresql.patroni_port}" if archive.archives() else "",
             "data": f"/var/lib/postgresql/{postgresql.version}/{postgresql.cluster_name}",
+            "endpoint": settings.s3_endpoint,
             "initdb": [f"/usr/lib/postgresql/{postgresql.version}/bin/initdb", *(f"--{option}" for option in patroni.INITDB)],
             "ca": tls.CA,
             "diff_every_s": settings.diff_every_h * 3600,
@@ -177,7 +178,7 @@ def first() -> Commands:
     if not patroni.is_leader():
         return
     pgbackrest = f"runuser -u postgres -- {archive.PROGRAM} --stanza={archive.stanza()}"
-    info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=10 --output=json info")
+    info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=5 --output=json info")
     code, message = repository_state(info)
     if code == UNREADABLE:
         problem = f"{host.name} cannot read the repository at {hosts.settings(BackupSettings).s3_endpoint} ({message}): {_NEXT}"

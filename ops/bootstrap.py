@@ -131,7 +131,7 @@ def call(command: list[str], *, failing: str, env: Mapping[str, str] | None = No
 
 
 def locked(directory: Path) -> _Lock:
-    """Hold `directory` for ourselves while the `with` lasts, waiting for another process to finish with it."""
+    """Hold `directory` for ourselves while the `with` lasts, waiting for who has it now, another process or another host of this run."""
     directory.mkdir(parents=True, exist_ok=True)
     return _Lock(str(directory))
 
@@ -145,9 +145,16 @@ class _Lock:
 
     def __enter__(self) -> None:
         import fcntl  # noqa: PLC0415 - as above
+        import time  # noqa: PLC0415 - as above
 
         self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # Not a wait inside the kernel: hosts of one run share a thread, which it would stop, and with it the host that has the lock.
+                time.sleep(0.2)
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)

@@ -14,15 +14,10 @@ import platform
 import re
 import shutil
 import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops import bootstrap
-
-
-# Hosts of one run ask for the same artifact at the same time: the first makes it.
-_one_host = threading.Lock()
 
 
 class ArtifactError(Exception):
@@ -56,7 +51,9 @@ class GoProgram:
 def go_program(program: GoProgram) -> Path:
     """A directory that holds nothing but the built program, statically linked for this computer's processor. Raises ArtifactError."""
     directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
-    with _one_host:
+    if directory.exists():
+        return directory
+    with bootstrap.locked(directory.parent):
         return directory if directory.exists() else _build(program, directory)
 
 
@@ -108,7 +105,9 @@ def jars(pom: Path) -> Path:
     pins = pom.with_name("jars.sha256").read_text(encoding="utf-8")
     key = hashlib.sha256(pom.read_bytes() + pins.encode()).hexdigest()[:16]
     directory = cache() / "jars" / f"{pom.parent.name}-{key}"
-    with _one_host:
+    if directory.exists():
+        return directory
+    with bootstrap.locked(directory.parent):
         return directory if directory.exists() else _resolve(pom, pins, directory)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-import threading
 from pathlib import Path
 
 from deploys.lib.settings import ROOT
@@ -16,9 +15,6 @@ _NEWEST_GLIBC = 36
 _OLDEST_GLIBC = 5
 _PLAIN = ("--no-header", "--no-annotate")
 PLATFORMS = ("x86_64", "aarch64")
-
-# Hosts of one run share a thread and wait for each other; the lock of the file system would stop the thread, and so who holds it, for ever.
-_one_host = threading.Lock()
 
 
 class BundleError(Exception):
@@ -42,7 +38,7 @@ def exporter_bundle(cache: Path, python: str = "3.13", platform: str = "x86_64")
     if bundle.is_dir():
         return bundle
     try:
-        with _one_host, bootstrap.locked(bundles):
+        with bootstrap.locked(bundles):
             if not bundle.is_dir():
                 _make(bundle, cache, python, platform)
     except bootstrap.BootstrapError as error:

@@ -260,12 +260,12 @@ def test_an_s3_service_that_is_away_is_told_in_one_sentence_and_hangs_nothing(
     broken_s3: None, leader: Host, settings: BackupSettings
 ) -> None:
     started = time.monotonic()
-    failed = leader.run(f"timeout 120 {PROGRAM} auto --here")
-    assert time.monotonic() - started < 120
+    failed = leader.run(f"{PROGRAM} auto --here")
+    assert time.monotonic() - started < 30
     assert failed.rc == 1
     answer = json.loads(failed.stdout)
     assert answer["ok"] is False
-    assert "repository cannot be read" in answer["error"] and settings.s3_endpoint.split(":")[0] in answer["error"]
+    assert f"{settings.s3_endpoint} does not answer (Connection refused)" in answer["error"]
     assert query(leader, "SELECT 1") == "1"
 
 
@@ -275,9 +275,9 @@ def test_an_interrupted_backup_stands_in_nobody_s_way(leader: Host, drill: Host,
     """Killed in its midst: the next one is taken, although nobody on this host may delete what the first one left."""
     script = (
         f"cd / && setsid runuser -u postgres -- pgbackrest --stanza={settings.stanza} --type=full --log-level-stderr=detail backup "
-        "</dev/null >/tmp/phoenix-interrupted.log 2>&1 & "
-        "for i in $(seq 150); do grep -q 'backup file' /tmp/phoenix-interrupted.log && break; sleep 0.1; done; "
-        "kill -9 -- $(pgrep -f 'pgbackrest .*--type=full') $(pgrep -f 'pgbackrest .*exec-id') 2>/dev/null; rm /tmp/phoenix-interrupted.log"
+        "</dev/null >/tmp/phoenix-halt.log 2>&1 & "
+        "for i in $(seq 150); do grep -q 'backup file' /tmp/phoenix-halt.log && break; sleep 0.1; done; "
+        "kill -9 -- $(pgrep -f '[p]gbackrest .*--type=full') $(pgrep -f '[p]gbackrest .*exec-id') 2>/dev/null; rm /tmp/phoenix-halt.log"
     )
     leader.run(script)
     before = len(info(leader, settings.stanza)["backup"])

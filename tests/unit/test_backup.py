@@ -117,7 +117,7 @@ INFO = {
         }
     ],
 }
-PLAN = backup.Plan("phoenix", "vps1", True, ALL, "https://10.0.0.1:8008", "/data", "/ca.crt", 6 * HOUR, 7 * DAY)
+PLAN = backup.Plan("phoenix", "vps1", True, ALL, "https://10.0.0.1:8008", "10.0.0.9:9000", "/data", "/ca.crt", 6 * HOUR, 7 * DAY)
 
 
 def values(text: str) -> dict[str, float]:
