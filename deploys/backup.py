@@ -55,7 +55,7 @@ def unoccupied() -> Commands:
     present = [member for member in archive.members() if member.connected]
     if any(not member.get_fact(facts.Output, script=data).endswith(facts.FAILED) for member in present):
         return
-    # Asked from the host, which is who has to reach the service, by what a bare one may have; where that is nothing, bootstrap-cluster asks.
+    # Asked by what a bare host may have; where that is nothing, bootstrap-cluster asks.
     yield StringCommand("sh -s", _stdin=template("pgbackrest/occupied.sh.j2", **_occupied())())
 
 
@@ -146,6 +146,7 @@ def plan() -> str:
             "members": [str(member.name) for member in archive.members()],
             "patroni": f"https://{own}:{postgresql.patroni_port}" if archive.archives() else "",
             "data": f"/var/lib/postgresql/{postgresql.version}/{postgresql.cluster_name}",
+            "endpoint": settings.s3_endpoint,
             "initdb": [f"/usr/lib/postgresql/{postgresql.version}/bin/initdb", *(f"--{option}" for option in patroni.INITDB)],
             "ca": tls.CA,
             "diff_every_s": settings.diff_every_h * 3600,
@@ -177,7 +178,7 @@ def first() -> Commands:
     if not patroni.is_leader():
         return
     pgbackrest = f"runuser -u postgres -- {archive.PROGRAM} --stanza={archive.stanza()}"
-    info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=10 --output=json info")
+    info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=5 --output=json info")
     code, message = repository_state(info)
     if code == UNREADABLE:
         problem = f"{host.name} cannot read the repository at {hosts.settings(BackupSettings).s3_endpoint} ({message}): {_NEXT}"
@@ -195,7 +196,7 @@ def first() -> Commands:
         yield f"systemctl start phoenix-backup.service || {{ echo {shlex.quote(problem)} >&2; exit 1; }}"
 
 
-_NEXT = "check backup_s3_* in the inventory, the S3 keys in the secret store, and the way to the service; docs/runbooks/BackupRepositoryUnreachable.md."
+_NEXT = "check backup_s3_* in the inventory, the S3 keys, and the way to the service (docs/runbooks/BackupRepositoryUnreachable.md)."
 
 OK, NO_BACKUP, UNREADABLE = 0, 2, 99
 MISSING = (1, 3)
@@ -219,7 +220,7 @@ def verified(info: Any) -> bool:
 
 @deploy("Retention")
 def retention() -> None:
-    """Old backups go, and the remains of backups that were interrupted; with an account that may delete, which database hosts do not have."""
+    """Old backups go, and what interrupted ones left; with an account that may delete, which database hosts do not have."""
     settings = hosts.settings(BackupSettings)
     exporters.account(name=f"User {RETENTION_USER}", user=RETENTION_USER)
     files(

@@ -134,7 +134,7 @@ LOCK_PAUSE_S = 0.1
 
 
 def locked(directory: Path) -> _Lock:
-    """Hold `directory` for ourselves while the `with` lasts, waiting for another process to finish with it."""
+    """Hold `directory` for ourselves while the `with` lasts, waiting for who has it now, another process or another host of this run."""
     directory.mkdir(parents=True, exist_ok=True)
     return _Lock(str(directory))
 

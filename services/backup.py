@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -I
 """Takes a backup with pgBackRest on the host whose turn it is, and tells Prometheus what the repository holds.
 
-    backup.py auto|full|diff|incr [--here]   one backup; one JSON object on stdout, progress on stderr; 0 done or not this host's turn, 1 failed
+    backup.py auto|full|diff|incr [--here]   one backup; one JSON object on stdout, progress on stderr; 0 done or another's turn, 1 failed
     backup.py metrics                        phoenix_backup.prom for the node exporter; asks for a backup when there was a promotion
 
 `auto` takes a full backup when the newest is older than the plan says, else a differential one likewise, else an incremental one. Every
@@ -17,6 +17,7 @@ import json
 import os
 import pwd
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -43,6 +44,7 @@ HALTED_WAIT_S = 600
 """How long a backup waits until the remains of an interrupted one are removed: phoenix-retention looks every two minutes."""
 NOT_LATER = 106
 """pgBackRest's exit code when a new backup's label would not be the latest."""
+_UNREACHABLE = "docs/runbooks/BackupRepositoryUnreachable.md"
 UNREADABLE = 99
 """pgBackRest's status code of a repository that it cannot read."""
 
@@ -61,6 +63,8 @@ class Plan:
     """Whether this host's PostgreSQL is the one that is backed up."""
     members: tuple[str, ...]
     patroni: str
+    endpoint: str
+    """Where the S3 service answers, `host` or `host:port`."""
     data: str
     ca: str
     diff_every_s: int
@@ -195,19 +199,27 @@ def exposition(plan: Plan, info: Mapping[str, Any] | None, last: Mapping[str, An
 class Repository:
     """pgBackRest's commands for one stanza."""
 
-    def __init__(self, stanza: str) -> None:
-        self._command = ["pgbackrest", f"--stanza={stanza}"]
+    def __init__(self, plan: Plan) -> None:
+        self._command = ["pgbackrest", f"--stanza={plan.stanza}"]
+        self._endpoint = plan.endpoint
 
     def info(self) -> dict[str, Any]:
         """What the repository says of the stanza. Raises Failed when it cannot be read."""
+        # pgBackRest asks for each of several files until its time is up, which takes minutes; who is not there is found out sooner.
+        host, _, port = self._endpoint.partition(":")
+        try:
+            socket.create_connection((host, int(port or 443)), timeout=10).close()
+        except OSError as error:
+            reason_ = error.strerror or str(error)
+            raise Failed(f"The S3 service at {self._endpoint} does not answer ({reason_}): see {_UNREACHABLE}.") from None
         done = self._run("--io-timeout=15", "--output=json", "info")
         try:
             found: dict[str, Any] = json.loads(done.stdout)[0]
         except (ValueError, IndexError):
-            raise Failed(f"The repository cannot be read: {reason(done.stderr)}") from None
+            raise Failed(f"The repository cannot be read ({reason(done.stderr)}): see {_UNREACHABLE}.") from None
         if found["status"]["code"] == UNREADABLE:
             details = [one["status"]["message"] for one in found.get("repo", [])] or [found["status"]["message"]]
-            raise Failed(f"The repository cannot be read: {' '.join(details[0].split())}")
+            raise Failed(f"The repository cannot be read ({reason(f'ERROR: [099]: {details[0]}')}): see {_UNREACHABLE}.")
         return found
 
     def backup(self, kind: str) -> subprocess.CompletedProcess[str]:
@@ -270,7 +282,7 @@ def take(plan: Plan, kind: str, *, here: bool) -> dict[str, Any]:
         raise Failed("Patroni knows neither a leader nor a streaming standby, so there is nothing to back up: phoenix status says more.")
     if turn != plan.host:
         return {"ok": True, "taken": False, "host": turn}
-    repository = Repository(plan.stanza)
+    repository = Repository(plan)
     started = time.time()
     with _alone():
         if kind == "auto":
@@ -306,7 +318,7 @@ def _back_up(repository: Repository, plan: Plan, kind: str) -> None:
             time.sleep(5)
         done = repository.backup(kind)
     if done.returncode == NOT_LATER and kind != "full":
-        # Labels sort by their full backup. One that was interrupted, or a clock that was ahead, left a later one: a full backup gets past it.
+        # Labels sort by their full backup. What was interrupted, or a clock that was ahead, left a later one: a full one gets past it.
         kind = "full"
         done = repository.backup(kind)
     if done.returncode != 0:
@@ -363,7 +375,7 @@ def metrics(plan: Plan) -> None:
     info: dict[str, Any] | None = None
     problem = ""
     try:
-        info = Repository(plan.stanza).info()
+        info = Repository(plan).info()
     except Failed as error:
         problem = str(error)
     try:

@@ -59,7 +59,7 @@ def occupied(info: Any) -> bool:
         return False
     reasons = [one["status"]["message"] for one in (info or [{}])[0].get("repo", [])] or [status["message"]]
     raise Refused(
-        f"The repository cannot be read ({' '.join(reasons[0].split())}), so nobody knows whether an empty cluster would shadow a lost one: "
+        f"The repository cannot be read ({' '.join(reasons[0].split())}), and an empty cluster might shadow a lost one: "
         "see docs/runbooks/BackupRepositoryUnreachable.md."
     )
 

@@ -53,6 +53,11 @@ def go_program(program: GoProgram) -> Path:
     directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
     if directory.exists():
         return directory
+    with bootstrap.locked(directory.parent):
+        return directory if directory.exists() else _build(program, directory)
+
+
+def _build(program: GoProgram, directory: Path) -> Path:
     _need_go(program)
     source = f"{program.module}@{program.version}"
     found = _go(["mod", "download", "-json", source], what=f"fetch {source}")
@@ -102,6 +107,11 @@ def jars(pom: Path) -> Path:
     directory = cache() / "jars" / f"{pom.parent.name}-{key}"
     if directory.exists():
         return directory
+    with bootstrap.locked(directory.parent):
+        return directory if directory.exists() else _resolve(pom, pins, directory)
+
+
+def _resolve(pom: Path, pins: str, directory: Path) -> Path:
     _need_maven(pom)
     partial = directory.with_name(f"{directory.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)

@@ -342,7 +342,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         WorldSettings,
     )
 }
-"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `monitoring`, `backup`, ...) says which hosts run the service."""
+"""Every prefix there is. A group of the same name (`etcd`, `postgresql`, `backup`, `world`, ...) says which hosts run it."""
 
 
 @dataclass(frozen=True)
@@ -415,10 +415,7 @@ def load(inventory: Path) -> Platform:
     if groups.get("postgresql") and not groups.get("etcd"):
         faults.append(f"{shown(inventory)}: group postgresql has hosts and group etcd has none, where Patroni keeps who leads: add one.")
     if groups.get("backup") and not groups.get("drill"):
-        faults.append(
-            f"{shown(inventory)}: group backup has hosts and group drill has none, which expires old backups and rehearses a restore: "
-            "add one."
-        )
+        faults.append(f"{shown(inventory)}: group backup has hosts and group drill has none, where old backups are expired: add one.")
     faults += _second_region(hosts, shown(inventory))
     if faults:
         raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))

@@ -46,5 +46,9 @@ def parameters() -> dict[str, Any]:
 
 
 def restore_command() -> str:
-    """How a standby or a restored server fetches a segment from the archive."""
-    return f'{PROGRAM} --stanza={stanza()} archive-get %f "%p"'
+    """How a standby fetches a segment from the archive before it asks the leader.
+
+    Within 3 s: a promotion asks once more, and an S3 service that is away must not hold it up. What takes longer is fetched on in the
+    background and is there the next time. A restore has a command of pgBackRest's own, which waits: there, no answer is not the end.
+    """
+    return f'timeout 3 {PROGRAM} --stanza={stanza()} archive-get %f "%p"'
