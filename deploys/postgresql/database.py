@@ -16,8 +16,9 @@ from deploys.postgresql.psql import Query, execute, execute_outside_transaction,
 NAME = "phoenix"
 BOOTSTRAP = ROOT / "sql" / "bootstrap.sql"
 
-# Nobody may enter the cluster's other databases but who works there: PUBLIC may, as PostgreSQL makes them.
-OTHERS = {"postgres": {"monitor", "rewind"}, "template1": set()}
+# Nobody may enter the cluster's other databases but who works there: PUBLIC may, as PostgreSQL makes them. The replicator enters as the
+# worker that carries logical slots over to a standby: that one asks for a database, and Patroni gives it this one.
+OTHERS = {"postgres": {"monitor", "replicator", "rewind"}, "template1": set()}
 
 DATABASES = """
 SELECT json_object_agg(d.datname, (
