@@ -66,7 +66,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     target_cluster = cluster.of(platform, options.to)
     if len(target_cluster.hosts) < 2:
         raise Refused(f"the cluster {target_cluster.scope} is {target_cluster.names[0]} alone: there is nobody to fail over to.")
-    view = target_cluster.view()
+    try:
+        view = target_cluster.view()
+    except Failed as error:
+        raise Refused(str(error)) from error
     leader = view.leader
     if leader is None or not _alive(target_cluster, leader.name):
         return after_death(platform, target_cluster, view, options, terminal)
