@@ -5,7 +5,7 @@
 PHOENIX_RUN := python3 -IS ops/bootstrap.py
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status deploy test lint unit lock upgrade
+.PHONY: help up down status deploy test drills lint unit lock upgrade
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,6 +25,9 @@ deploy: ## bring the lab to what the inventory describes
 
 test: ## run every test; makes the lab when it is not up
 	@$(PHOENIX_RUN) ops.selftest
+
+drills: ## the long series of faults, restores and losses on the lab (an hour), with the distribution of each
+	@$(PHOENIX_RUN) ops.selftest series
 
 lint: ## check style, types and the lock file
 	@$(PHOENIX_RUN) ops.selftest lint

@@ -32,7 +32,8 @@ COLUMNS = ["fault", "runs", "min", "p50", "p95", "max", "promised", "", "rows", 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rehearse, print, and tell by the exit status whether every promise is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help="which, in this order (default: kill switchover)")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help="which, in this order (default: all)")
+    parser.add_argument("--but", action="append", default=[], metavar="FAULT", choices=FAULTS, help="leave this one out")
     parser.add_argument("-n", "--runs", type=count, default=20, help="runs of each (%(default)s)")
     parser.add_argument("-i", "--inventory", type=Path, default=inventory.DEFAULT)
     parser.add_argument("--through", choices=("gateway", "direct"), help="how the writers get in (gateway, where the inventory has one)")
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keep.mkdir(parents=True, exist_ok=True)
         series = {
             name: _series(cluster, FAULTS[name], given.runs, ways=ways, directory=keep, terminal=terminal)
-            for name in given.faults or ("kill", "switchover")
+            for name in given.faults or FAULTS
+            if name not in given.but
         }
     terminal.table(COLUMNS, [_row(FAULTS[name], *found) for name, found in series.items()])
     if given.json:

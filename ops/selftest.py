@@ -1,4 +1,4 @@
-"""Every test there is, part by part (`make test`): all parts run, one that fails fails the whole, the times are told.
+"""The tests, part by part (`make test`): all parts run, one that fails fails the whole, the times are told.
 
 `python -m ops.selftest [PART...]`. With CI set in the environment the lab is made from bare machines.
 """
@@ -19,6 +19,9 @@ from ops.terminal import Cell, Terminal, ok_mark, seconds
 
 Commands = Sequence[Sequence[str]]
 
+ON_REQUEST = ("series",)
+"""Parts that take an hour and run only when they are named: `make drills`."""
+
 
 def parts(*, fresh: bool) -> dict[str, Commands]:
     """Each part's commands, in the order in which they run: the quick ones first, the lab before what needs it."""
@@ -33,6 +36,14 @@ def parts(*, fresh: bool) -> dict[str, Commands]:
         "rules": [[*pytest, "tests/rules"]],
         "sql": [[*pytest, "tests/sql"]],
         "hosts": [[*pytest, "tests/hosts"]],
+        # Last: they end the leader, again and again.
+        "drills": [[*pytest, "-m", "not long", "tests/drills"]],
+        "series": [
+            [*python, "bench.failover", "kill", "switchover"],
+            [*python, "bench.failover", "--runs", "3", "--but", "kill", "--but", "switchover"],
+            [*python, "bench.pitr"],
+            [*pytest, "-m", "long", "-k", "not test_no_row_is_lost", "--timeout", "1800", "tests/drills"],
+        ],
     }
 
 
@@ -62,14 +73,15 @@ def run(chosen: Mapping[str, Commands], terminal: Terminal) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the named parts, all of them by default."""
+    """Run the named parts; by default all but those on request."""
     every = parts(fresh=bool(os.environ.get("CI")))
     parser = argparse.ArgumentParser(prog="make test", description="Run the tests of Phoenix.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(every)}")
     names = parser.parse_args(arguments).parts
     if unknown := [name for name in names if name not in every]:
         parser.error(f"there is no part {', '.join(unknown)}: choose from {', '.join(every)}")
-    return run({name: commands for name, commands in every.items() if not names or name in names}, Terminal())
+    chosen = names or [name for name in every if name not in ON_REQUEST]
+    return run({name: commands for name, commands in every.items() if name in chosen}, Terminal())
 
 
 if __name__ == "__main__":

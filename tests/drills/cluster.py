@@ -22,7 +22,6 @@ from tests.drills.machines import DrillError, Machine, wait_until
 TLS = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
 WRITER = "architect"
 DATABASE = "phoenix"
-GATEWAY_PORT = 6432
 
 # Nothing waits longer for one member: frozen ones are asked as well.
 _ASK_S = 3
@@ -209,7 +208,9 @@ class Ways:
 
     def gateways(self) -> list[str]:
         """To the pool of each gateway host, which knows who leads."""
-        return [self.to(self._cluster.machine(host.name), GATEWAY_PORT) for host in self._cluster.platform.group("gateway")]
+        return [
+            self.to(self._cluster.machine(host.name), int(host.data["gateway_port"])) for host in self._cluster.platform.group("gateway")
+        ]
 
     def direct(self) -> list[str]:
         """To each member's PostgreSQL; one that is a standby refuses the write, and the writer goes on to the next."""

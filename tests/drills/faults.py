@@ -159,5 +159,6 @@ def mend_everything(cluster: Cluster) -> None:
     for member in cluster.members:
         thaw_postgresql(cluster, member)
         thaw_patroni(cluster, member)
+        member.run("systemctl start --no-block patroni.service")
     if cluster.etcd:
         start_etcd(cluster, cluster.etcd[0])
