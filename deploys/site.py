@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pyinfra import host
 
 from deploys import base, etcd, exporters, firewall, monitoring, sources, tls, world
-from deploys.gateway import cluster as gateway_cluster
-from deploys.gateway import haproxy, pgbouncer
+from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, roles, schema, watcher
@@ -29,7 +28,7 @@ base.preflight()
 if "postgresql" in groups:
     patroni.preflight()
 if "gateway" in groups:
-    gateway_cluster.pools()
+    gateway.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -41,7 +40,7 @@ if "postgresql" in groups:
     patroni.prepare()
     wanted += patroni.packages() + schema.PACKAGES + exporters.POSTGRESQL_PACKAGES
 if "gateway" in groups:
-    wanted += haproxy.PACKAGES + pgbouncer.packages()
+    wanted += gateway.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -61,9 +60,7 @@ if "postgresql" in groups:
 if ours:
     exporters.node()
 if "gateway" in groups:
-    haproxy.haproxy()
-    pgbouncer.pgbouncer()
-    pgbouncer.exporter()
+    gateway.gateway()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()

@@ -35,6 +35,7 @@ ROLES = """
     CREATE ROLE samurai_agent LOGIN;
     CREATE ROLE monitor LOGIN IN ROLE pg_monitor;
     CREATE ROLE public_api LOGIN;
+    CREATE ROLE pgbouncer LOGIN;
 """
 
 
