@@ -1,8 +1,8 @@
 """What a gateway costs, and what it saves: `.venv/bin/python bench/gateway.py [-i INVENTORY] [--switchovers N]`.
 
-Asks the lab as the login samurai_agent from this computer: the same statement directly, through HAProxy and through PgBouncer, by turns, so
-that a busy machine slows all of them alike; then what a connection costs, what 1,000 clients get, and, with --switchovers, how long a client
-waits in each planned switchover. Writes nothing to tables. The switchovers end with the leader that they began with, or the next one.
+Asks the lab as the login samurai_agent: on the leader's host the same statement directly, through HAProxy and through PgBouncer, by turns,
+so that a busy machine slows all of them alike, and what a connection costs each way; from this computer what 1,000 clients get, and, with
+--switchovers, how long a client waits in each planned switchover. Writes nothing to tables.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -119,9 +121,9 @@ def timed(what: Callable[[], object]) -> float:
 def latency(lab: Lab, count: int) -> None:
     """The same statement on each way, asked on the leader's host itself, where HAProxy's port is."""
     program = r"""
-import statistics, sys, time
+import json, sys, time
 import psycopg2
-ways, count = eval(sys.stdin.readline())
+ways, count = json.load(sys.stdin)
 open_ = {name: psycopg2.connect(**parameters) for name, parameters in ways.items()}
 for connection in open_.values():
     connection.autocommit = True
@@ -140,7 +142,7 @@ for _ in range(count // 10):
         connection.cursor().execute("SELECT 1")
         connecting[name].append(time.perf_counter() - started)
         connection.close()
-print(repr((times, connecting)))
+print(json.dumps([times, connecting]))
 """
     leader = lab.leader()
     here = {"host": "127.0.0.1", "sslrootcert": "/etc/phoenix/tls/ca.crt"}
@@ -149,12 +151,11 @@ print(repr((times, connecting)))
         name: {**lab.parameters("", number), **here}
         for name, number in (("direct", port), ("HAProxy", lab.settings.writer_port), ("PgBouncer and HAProxy", lab.settings.port))
     }
-    done = subprocess.run(
-        [*lab.ssh(leader), f"python3 -c {quote(program)}"], input=repr((ways, count)), capture_output=True, text=True, check=False
-    )
+    command, question = [*lab.ssh(leader), f"python3 -c {shlex.quote(program)}"], json.dumps([ways, count])
+    done = subprocess.run(command, input=question, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    times, connecting = eval(done.stdout)  # noqa: S307 - our own program's
+    times, connecting = json.loads(done.stdout)
     head(f"SELECT 1 on {leader.name}, {count} each, ms")
     for name, values in times.items():
         row(name, values)
@@ -163,11 +164,8 @@ print(repr((times, connecting)))
         row(name, values)
     direct = statistics.median(times["direct"])
     for name in list(ways)[1:]:
-        print(f"{name}: {statistics.median(times[name]) / direct:.2f} times direct, {(statistics.median(times[name]) - direct) * 1e6:.0f} µs more")
-
-
-def quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+        median = statistics.median(times[name])
+        print(f"{name}: {median / direct:.2f} times direct, {(median - direct) * 1e6:.0f} µs more")
 
 
 async def crowd(lab: Lab, rounds: int) -> None:
@@ -203,12 +201,13 @@ async def crowd(lab: Lab, rounds: int) -> None:
 
 @dataclass
 class Client:
-    """A client that asks all the time, and what it saw. It keeps its connection for as long as it can, then connects anew with the same string."""
+    """Asks all the time, and keeps what it saw. It holds its connection for as long as it can, then connects anew with the same string."""
 
     parameters: dict[str, Any]
     answers: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     stop: Event = field(default_factory=Event)
+    stopped: float = 0.0
 
     def run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
@@ -224,11 +223,12 @@ class Client:
                 if connection is not None and connection.closed:
                     connection = None
                 time.sleep(0.05)
+        self.stopped = time.monotonic()
 
     def pause(self, since: float) -> float:
         """The longest time without an answer after `since`."""
-        times = [since, *(one for one in self.answers if one >= since)]
-        return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=float("inf"))
+        times = [since, *(one for one in self.answers if one >= since), self.stopped]
+        return max(later - earlier for earlier, later in pairwise(times))
 
 
 def switchovers(lab: Lab, count: int) -> None:
@@ -249,8 +249,9 @@ def switchovers(lab: Lab, count: int) -> None:
         leader, began = lab.leader(), time.monotonic()
         lab.run(leader, f"patronictl -c /etc/patroni/config.yml switchover {lab.settings.cluster_name} --leader {leader.name} --force")
         time.sleep(PAUSE_S)
-        for client in clients.values():
+        for client, thread in zip(clients.values(), threads, strict=True):
             client.stop.set()
+            thread.join()
         for name, client in clients.items():
             pauses.setdefault(name, []).append(client.pause(began))
             errors.setdefault(name, []).append(sum(client.errors.values()))

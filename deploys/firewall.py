@@ -8,6 +8,7 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import deploy
 
+from deploys.gateway import cluster
 from deploys.lib import facts, findings, hosts
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
@@ -19,6 +20,7 @@ from deploys.lib.settings import (
     MonitoringSettings,
     PostgresqlSettings,
     WorldSettings,
+    of,
 )
 from deploys.postgresql import archive
 
@@ -61,12 +63,20 @@ def per_client() -> dict[int, int]:
     if "postgresql" in host.groups:
         # As many as the agents' login may have: one pooler in front of them is one address.
         settings = hosts.settings(PostgresqlSettings)
-        limits[settings.port] = max(CONNECTIONS_PER_CLIENT // 4, settings.max_connections * 6 // 10)
+        limits[settings.port] = max(CONNECTIONS_PER_CLIENT // 4, settings.max_connections * 6 // 10, _pools(settings))
     if "gateway" in host.groups:
         # Clients by the thousand, often behind one address; still not all that there are.
         gateway = hosts.settings(GatewaySettings)
         limits[gateway.port] = gateway.max_clients * 6 // 10
     return limits
+
+
+def _pools(settings: PostgresqlSettings) -> int:
+    """Connections to this host's server that one gateway, which is one address, may have by the sizes of its pools."""
+    gateways = [one for one in hosts.members("gateway") if of(one, GatewaySettings).cluster_name == settings.cluster_name]
+    if not gateways:
+        return 0
+    return sum(pool.total for pool in cluster.sized(settings.max_connections, gateways=len(gateways)).values())
 
 
 @deploy("Firewall")

@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pyinfra import host
 
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
-from deploys.gateway import cluster as gateway_cluster
-from deploys.gateway import haproxy, pgbouncer
+from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
@@ -36,7 +35,7 @@ if "postgresql" in groups:
 if "backup" in groups:
     backup.preflight()
 if "gateway" in groups:
-    gateway_cluster.pools()
+    gateway.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -52,7 +51,7 @@ if "backup" in groups:
 if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
-    wanted += haproxy.PACKAGES + pgbouncer.packages()
+    wanted += gateway.packages()
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -88,9 +87,7 @@ if "drill" in groups:
 if ours:
     exporters.node()
 if "gateway" in groups:
-    haproxy.haproxy()
-    pgbouncer.pgbouncer()
-    pgbouncer.exporter()
+    gateway.gateway()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()

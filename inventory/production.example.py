@@ -53,4 +53,6 @@ _MONITOR1 = _host(
 
 etcd = [_VPS1]
 postgresql = [_VPS1]
+# Where clients come in (docs/connect.md): name two hosts as soon as there are two.
+gateway = [_VPS1]
 monitoring = [_MONITOR1]
