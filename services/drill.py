@@ -44,6 +44,7 @@ CONFIG = Path("/etc/phoenix-drill/config.json")
 UNIT = "phoenix-drill.service"
 SCRATCH = "scratch"
 """Name of the scratch cluster's directory."""
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 DONE, FAILED, REFUSED = 0, 1, 2
 MB = 1024 * 1024
 WAL_ON_DISK_MB = 1536
@@ -203,7 +204,6 @@ def check(config: Config) -> int:
 def through_unit(config: Config, *, as_json: bool) -> int:
     """Start the unit, or join the drill that runs; show its journal on stderr and print its receipt. Returns the exit code."""
     began = time.time()
-    running = subprocess.run(["systemctl", "is-active", "--quiet", UNIT], check=False).returncode == 0
     journal = subprocess.Popen(["journalctl", "--follow", "--lines=0", "--output=cat", f"--unit={UNIT}"], stdout=sys.stderr)
     try:
         started = subprocess.run(["systemctl", "start", UNIT], capture_output=True, text=True, check=False)
@@ -216,7 +216,7 @@ def through_unit(config: Config, *, as_json: bool) -> int:
         receipt = receipts.read(text)
     except (OSError, ValueError, KeyError, TypeError):
         receipt = None
-    if receipt is None or receipt.finished is None or (receipt.finished < began and not running):
+    if receipt is None or receipt.finished is None or receipt.finished < began:
         raise DrillRefused(f"{UNIT} does not run ({first_line(started.stderr)}): see 'systemctl status {UNIT}'.")
     print(json.dumps(json.loads(text)) if as_json else receipts.page(receipt), end="\n" if as_json else "")
     return DONE if receipt.ok else REFUSED if receipt.refused else FAILED
@@ -258,8 +258,9 @@ def _verdict(receipt: receipts.Receipt) -> str:
     )
 
 
-def _stop(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: cleaning up must not be interrupted
+def _stop(_: int, __: FrameType | None) -> NoReturn:
+    for one in STOPPING:
+        signal.signal(one, signal.SIG_IGN)  # once is enough: cleaning up must not be interrupted
     raise Interrupted
 
 
@@ -273,7 +274,7 @@ def main(arguments: list[str]) -> int:
     what.add_argument("--check", action="store_true", help="log in to the leader, and do no more")
     what.add_argument("--clean", action="store_true", help="remove what a killed drill left")
     options = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         signal.signal(number, _stop)
     try:
         config = drill_config.load(options.config)

@@ -158,7 +158,8 @@ class Archive:
 
     def finish(self, receipt: Receipt) -> Path:
         """Keep the receipt and the metrics, forget the oldest receipts. Returns the path of the JSON."""
-        self._receipts.mkdir(mode=0o755, exist_ok=True)
+        self._receipts.mkdir(exist_ok=True)
+        self._receipts.chmod(0o755)
         kept = self._receipts / f"{datetime.fromtimestamp(receipt.started, UTC):%Y%m%dT%H%M%SZ}.json"
         text = json.dumps(document(receipt, path=str(kept)), indent=2) + "\n"
         _write(kept, text)

@@ -27,6 +27,7 @@ SUPERUSER = "postgres"
 NEVER_LOADED = frozenset({"pg_cron"})
 """Libraries of the leader whose work must not be done twice."""
 POLL_S = 0.1
+REMOVAL_S = 30.0
 
 Run = Callable[[list[str]], subprocess.CompletedProcess[str]]
 
@@ -206,8 +207,14 @@ class Scratch:
             self._server.kill()
             self._server.wait()
         self._server = None
-        if self.root.exists():
-            shutil.rmtree(self.root)
+        until = time.monotonic() + REMOVAL_S
+        while self.root.exists():
+            try:
+                shutil.rmtree(self.root)
+            except OSError:  # what was killed has not quite ended, and still makes files
+                if time.monotonic() > until:
+                    raise
+                time.sleep(POLL_S)
 
     def _alive(self) -> None:
         if self._server is None or self._server.poll() is not None:
