@@ -153,7 +153,7 @@ class _Lock:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                # Not a wait inside the kernel: hosts of one run share a thread, which it would stop, and with it the host that has the lock.
+                # Not a wait in the kernel: hosts of one run share a thread, which it would stop, and so the host that has the lock.
                 time.sleep(0.2)
 
     def __exit__(self, *_: object) -> None:
