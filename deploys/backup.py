@@ -10,7 +10,7 @@ import json
 import shlex
 from typing import Any
 
-from pyinfra import host
+from pyinfra import context, host
 from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import exporters, tls
@@ -180,6 +180,8 @@ def first() -> Commands:
     pgbackrest = f"runuser -u postgres -- {archive.PROGRAM} --stanza={archive.stanza()}"
     info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=5 --output=json info")
     code, message = repository_state(info)
+    if info is None and not context.state.is_executing:  # a look at a host that is yet to get pgBackRest
+        code = MISSING[0]
     if code == UNREADABLE:
         problem = f"{host.name} cannot read the repository at {hosts.settings(BackupSettings).s3_endpoint} ({message}): {_NEXT}"
         findings.report(problem)

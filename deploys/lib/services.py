@@ -81,7 +81,7 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
         s3 = host[WorldSettings].s3_port
-        yield Service(name, "s3", "phoenix-s3.service", "http", address, s3, "https", "/health")
+        yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
         return  # nobody watches the world: in production it is somebody else's
     if "backup" in host.groups:
         yield from _backup(host, address)
