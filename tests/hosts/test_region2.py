@@ -144,7 +144,7 @@ def test_the_slot_is_ready_on_the_standby_for_a_failover(prometheus: Any, standb
     ]
     name = standby.check_output("hostname")
     until(
-        "the metric says so", lambda: prometheus.query(f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'), seconds=30
+        "the metric says so", lambda: prometheus.query(f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'), seconds=90
     )
 
 
@@ -192,7 +192,7 @@ def test_the_subscribers_password_is_in_no_catalogue_statement_or_log(copy_host:
 
 
 def test_the_subscribers_login_reads_what_is_copied_and_no_more(copy_host: Host, leader: Callable[[], Host], copy: Ask) -> None:
-    conninfo = copy("SELECT subconninfo FROM pg_subscription")
+    conninfo = copy("SELECT subconninfo FROM pg_subscription").replace("connect_timeout=5", "connect_timeout=30")
 
     def read(sql: str) -> Any:
         return copy_host.run("cd / && runuser -u postgres -- psql -XAtqd %s -c %s", conninfo, sql)
