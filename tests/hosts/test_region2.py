@@ -412,7 +412,7 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
     """A writer outside notes every acknowledged row, while the platform's leader hands over and its successor's server is killed."""
     arrived()
     subscription = copy("SELECT oid FROM pg_subscription")
-    mark, ledger = f"ledger-{uuid.uuid4()}", f"/tmp/ledger-{uuid.uuid4()}"
+    mark, ledger = f"ledger-{uuid.uuid4()}", f"/run/phoenix-ledger-{uuid.uuid4()}"
     members = [host for host in platform.group("postgresql") if "region2" not in host.groups]
     conninfo = of_architect(platform)
     script = WRITER.replace("CONNINFO", conninfo).replace("MARK", mark).replace("LEDGER", ledger)
