@@ -144,7 +144,7 @@ def test_the_slot_is_ready_on_the_standby_for_a_failover(prometheus: Any, standb
     ]
     name = standby.check_output("hostname")
     until(
-        "the metric says so", lambda: prometheus.query(f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'), seconds=30
+        "the metric says so", lambda: prometheus.query(f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'), seconds=90
     )
 
 
@@ -192,7 +192,7 @@ def test_the_subscribers_password_is_in_no_catalogue_statement_or_log(copy_host:
 
 
 def test_the_subscribers_login_reads_what_is_copied_and_no_more(copy_host: Host, leader: Callable[[], Host], copy: Ask) -> None:
-    conninfo = copy("SELECT subconninfo FROM pg_subscription")
+    conninfo = copy("SELECT subconninfo FROM pg_subscription").replace("connect_timeout=5", "connect_timeout=30")
 
     def read(sql: str) -> Any:
         return copy_host.run("cd / && runuser -u postgres -- psql -XAtqd %s -c %s", conninfo, sql)
@@ -412,7 +412,7 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
     """A writer outside notes every acknowledged row, while the platform's leader hands over and its successor's server is killed."""
     arrived()
     subscription = copy("SELECT oid FROM pg_subscription")
-    mark, ledger = f"ledger-{uuid.uuid4()}", f"/tmp/ledger-{uuid.uuid4()}"
+    mark, ledger = f"ledger-{uuid.uuid4()}", f"/run/phoenix-ledger-{uuid.uuid4()}"
     members = [host for host in platform.group("postgresql") if "region2" not in host.groups]
     conninfo = of_architect(platform)
     script = WRITER.replace("CONNINFO", conninfo).replace("MARK", mark).replace("LEDGER", ledger)

@@ -72,6 +72,40 @@ def test_patronis_configuration_is_yaml_and_keeps_what_passwords_are_made_of(ent
     assert config["bootstrap"]["dcs"]["ttl"] >= config["bootstrap"]["dcs"]["loop_wait"] + 2 * config["bootstrap"]["dcs"]["retry_timeout"]
 
 
+SECOND_REGION = (
+    {"etcd": [*MEMBERS], "postgresql": ["@local", "vps2"], "region2": ["vps3"]},
+    {"region2_source": "phoenix", "region2_tables": {"agents": []}},
+)
+
+
+@pytest.mark.parametrize("entered", [SECOND_REGION], indirect=True)
+def test_a_second_region_gets_in_and_is_never_ahead_of_a_standby(entered: dict[str, Any]) -> None:
+    config = rendered()
+    lines = config["postgresql"]["pg_hba"]
+    allowed, refused = "hostssl phoenix subscriber 10.66.0.13/32 scram-sha-256", "hostssl all subscriber 0.0.0.0/0 reject"
+    anybody = next(line for line in lines if line.startswith("hostssl all all"))
+    assert lines.index(allowed) < lines.index(refused) < lines.index(anybody)
+    assert config["postgresql"]["parameters"]["synchronized_standby_slots"] == "vps2"
+    assert config["bootstrap"]["dcs"]["ignore_slots"] == [{"type": "logical", "plugin": "pgoutput"}]
+    assert "slots" not in config["bootstrap"]["dcs"]
+
+
+@pytest.mark.parametrize("entered", [(SECOND_REGION[0], {**SECOND_REGION[1], "postgresql_version": 16})], indirect=True)
+def test_before_17_patroni_carries_the_slot(entered: dict[str, Any]) -> None:
+    config = rendered()
+    assert config["bootstrap"]["dcs"]["slots"] == {"region2": {"type": "logical", "database": "phoenix", "plugin": "pgoutput"}}
+    assert "synchronized_standby_slots" not in config["postgresql"]["parameters"]
+
+
+def test_without_a_second_region_its_login_gets_in_from_nowhere(entered: dict[str, Any]) -> None:
+    config = rendered()
+    assert [line for line in config["postgresql"]["pg_hba"] if "subscriber" in line] == [
+        "local all subscriber reject",
+        "hostssl all subscriber 0.0.0.0/0 reject",
+    ]
+    assert config["postgresql"]["parameters"]["synchronized_standby_slots"] == ""
+
+
 def test_each_parameter_is_in_one_place(entered: dict[str, Any]) -> None:
     config = rendered()
     local, shared = config["postgresql"]["parameters"], config["bootstrap"]["dcs"]["postgresql"]["parameters"]
