@@ -19,7 +19,7 @@ from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
-STALE_SLOTS = "/usr/local/lib/phoenix/drop_stale_slots.py"
+ROLE_CHANGED = "/usr/local/lib/phoenix/role_changed.py"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
 UNREAD = "unread"
 PROBE = "gateway_probe"
@@ -108,7 +108,7 @@ def patroni() -> None:
             File(CONFIG, template("postgresql/patroni.yml.j2", **_values(settings)), "postgres", "postgres", "600"),
             File(DROP_IN, template("postgresql/patroni.service.conf.j2", archive=archive.archives())),
             Directory("/usr/local/lib/phoenix"),
-            File(STALE_SLOTS, (ROOT / "services" / "drop_stale_slots.py").read_text(encoding="utf-8"), mode="755"),
+            File(ROLE_CHANGED, (ROOT / "services" / "role_changed.py").read_text(encoding="utf-8"), mode="755"),
         ],
     )
     service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
@@ -336,7 +336,7 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
         "subscribers": [hosts.address(copy) for copy in copies()],
-        "stale_slots": STALE_SLOTS,
+        "role_changed": ROLE_CHANGED,
         "members": [hosts.address(member) for member in peers()],
         "probe": PROBE,
         "gateways": [hosts.address(gateway) for gateway in hosts.members("gateway")],

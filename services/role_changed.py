@@ -1,13 +1,17 @@
 #!/usr/bin/python3
-"""Patroni's callback: on a server that has become a standby, drop the failover slots that are its own from when it led.
+"""Patroni's callback: what has to be done on a server that was started, restarted, promoted or demoted.
 
-    drop_stale_slots.py ACTION ROLE SCOPE        as Patroni calls it, as the user postgres
+    role_changed.py ACTION ROLE SCOPE        as Patroni calls it, as the user postgres
 
-A leader that hands over cleanly keeps its slots. The new leader's slots of the same names cannot be synchronised past them ("a slot with
-the same name already exists"), so the next failover would lose its subscribers; and they would keep WAL for nobody. What was synchronised
-from a leader (`synced`) and what somebody reads (`active`) stays. PostgreSQL before 17 has no failover slots: nothing is done there.
+A standby drops the failover slots that are its own from when it led. A leader that hands over cleanly keeps its slots; the new leader's of
+the same names cannot be synchronised past them ("a slot with the same name already exists"), so the next failover would lose its
+subscribers, and they would keep WAL for nobody. What was synchronised from a leader (`synced`) and what somebody reads (`active`) stays.
+PostgreSQL before 17 has no failover slots: nothing is done there.
 
-Exit status: 0 done or nothing to do, 1 the server did not become a standby in time. Standard library only: it runs on a bare host.
+A leader's checkpointer is woken by a reload. It is started while the server still recovers, when archive_timeout does not count yet, and
+then sleeps up to checkpoint_timeout: for a quarter of an hour a quiet leader would send nothing to the archive.
+
+Exit status: 0 done or nothing to do, 1 the server did not come into its role in time. Standard library only: it runs on a bare host.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ WITH stale AS MATERIALIZED (
     WHERE pg_is_in_recovery() AND s.slot_type = 'logical' AND NOT s.active AND (j ->> 'failover')::boolean AND NOT (j ->> 'synced')::boolean
 )
 SELECT slot_name FROM stale CROSS JOIN LATERAL pg_drop_replication_slot(slot_name);
+SELECT FROM pg_reload_conf() WHERE NOT pg_is_in_recovery();
 """
 
 
@@ -39,18 +44,19 @@ def ask() -> list[str] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Wait until the server is the standby that Patroni says it is becoming, and tidy up."""
-    if len(arguments) != 3 or arguments[1] in ("master", "primary"):
+    """Wait until the server is what Patroni says it is becoming, and tidy up."""
+    if len(arguments) != 3:
         return 0
+    becomes = "leader" if arguments[1] in ("master", "primary") else "standby"
     end = time.monotonic() + PATIENCE_S
     while True:
         answer = ask()
-        if answer and answer[0] == "standby":
+        if answer and answer[0] == becomes:
             for name in answer[1:]:
                 print(f"replication slot {name} was this server's own when it led: dropped, the leader's takes its place", flush=True)
             return 0
         if time.monotonic() > end:
-            print(f"the server did not become a standby within {PATIENCE_S:.0f} s: its own slots were left alone", file=sys.stderr)
+            print(f"the server did not become a {becomes} within {PATIENCE_S:.0f} s: nothing was done", file=sys.stderr)
             return 1
         time.sleep(PAUSE_S)
 
