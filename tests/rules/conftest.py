@@ -1,6 +1,6 @@
 """The rule files as they land on a host, and the programs that judge them.
 
-promtool, amtool and Alertmanager are the lab machine's own (the versions that will read the files), asked over SSH. `PHOENIX_PROMTOOL`
+promtool, amtool and Alertmanager are the watching machine's own (the versions that will read the files), asked over SSH. `PHOENIX_PROMTOOL`
 names a local promtool instead; amtool and prometheus-alertmanager are then taken from the directory it is in.
 """
 
@@ -21,11 +21,12 @@ import yaml
 
 from deploys.lib import monitoring
 from deploys.lib.monitoring import Expected, Target
-from deploys.lib.settings import EmailReceiver, Receiver, WebhookReceiver
+from deploys.lib.settings import ROOT, EmailReceiver, Receiver, WebhookReceiver, load
 from lab.config import Lab
 
 HERE = Path(__file__).parent
 LAB_SSH = Lab.from_environment().paths.ssh_config
+WATCHER = load(ROOT / "inventory" / "lab.py").group("monitoring")[0].name
 RUNBOOK_URL = "https://runbooks.example.org/"
 PORTS = {
     "phoenix": 9188,
@@ -84,7 +85,7 @@ class Toolbox:
         with tarfile.open(fileobj=archive, mode="w") as tar:
             tar.add(directory, arcname=".")
         there = f'd=$(mktemp -d) && trap \'rm -rf "$d"\' EXIT && tar -x -C "$d" && cd "$d" && sh -c {shlex.quote(script)}'
-        done = subprocess.run(["ssh", "-F", str(LAB_SSH), "vps1", there], input=archive.getvalue(), capture_output=True, check=False)
+        done = subprocess.run(["ssh", "-F", str(LAB_SSH), WATCHER, there], input=archive.getvalue(), capture_output=True, check=False)
         return subprocess.CompletedProcess(script, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
