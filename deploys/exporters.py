@@ -110,6 +110,7 @@ def phoenix() -> None:
                     database_port=hosts.settings(PostgresqlSettings).port,
                     tls=tls,
                     password_file=password,
+                    copy="region2" in host.groups,
                 ),
             ),
             File(unit, template("exporter/phoenix-exporter.service.j2", home=HOME, config=CONFIG, password_file=password)),

@@ -12,7 +12,7 @@ from deploys.exporters import WEB
 from deploys.lib import hosts, monitoring, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
-from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, of
+from deploys.lib.settings import EtcdSettings, ExporterSettings, HostSettings, MonitoringSettings, PostgresqlSettings, Region2Settings, of
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
 RULES = "/etc/prometheus/rules"
@@ -51,6 +51,12 @@ def expected() -> list[Expected]:
     ]
     clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
     extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
+    copies = {of(member, Region2Settings).source for member in hosts.members("region2")}
+    for member in database:
+        name, cluster = str(member.name), of(member, PostgresqlSettings).cluster_name
+        extra.append(Expected(name, "region2" if "region2" in member.groups else "platform"))
+        if cluster in copies and clusters[cluster] > 1:
+            extra.append(Expected(name, "failover_slot"))
     return monitoring.expected_of(scraped, extra)
 
 

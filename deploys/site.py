@@ -15,7 +15,7 @@ from pyinfra import host
 from deploys import backup, base, etcd, exporters, firewall, monitoring, sources, tls
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages
-from deploys.postgresql import database, patroni, roles, schema, watcher
+from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
 from deploys.world import alerts, s3
 
 groups = set(host.groups)
@@ -67,6 +67,11 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+    if publication.publishes():
+        publication.publication()
+if "region2" in groups:
+    subscription.subscription()
+if "postgresql" in groups:
     watcher.watcher()
 if "backup" in groups:
     backup.backup()

@@ -19,6 +19,8 @@ from ops.terminal import Terminal, seconds
 PROGRAM = "/usr/local/lib/phoenix/backup.py"
 TYPES = ("full", "diff", "incr")
 BUSY_WAIT_S = 1800
+BUSY = ("being taken on this host already", "another pgBackRest process")
+"""What services/backup.py and pgBackRest say while another backup is taken."""
 
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
@@ -86,7 +88,7 @@ def take(host: PlatformHost, kind: str, terminal: Terminal) -> dict[str, Any]:
             text = remote.follow(host, f"{PROGRAM} {kind} --here", what="the backup", said=lambda line: terminal.say(f"  {line}", "dim"))
             return dict(remote.value(text, what=PROGRAM))
         except Failed as error:
-            if "already" not in str(error) or time.monotonic() > end:
+            if not any(words in str(error) for words in BUSY) or time.monotonic() > end:
                 raise
         time.sleep(5)
 

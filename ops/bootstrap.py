@@ -130,6 +130,9 @@ def call(command: list[str], *, failing: str, env: Mapping[str, str] | None = No
     return done.stdout
 
 
+LOCK_PAUSE_S = 0.1
+
+
 def locked(directory: Path) -> _Lock:
     """Hold `directory` for ourselves while the `with` lasts, waiting for another process to finish with it."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -145,9 +148,18 @@ class _Lock:
 
     def __enter__(self) -> None:
         import fcntl  # noqa: PLC0415 - as above
+        import time  # noqa: PLC0415
 
         self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        # Asked again and again: a deploy's hosts are green threads of one process, and one that slept in the kernel would stop them all,
+        # among them the one that holds the lock.
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(LOCK_PAUSE_S)
+            else:
+                return
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     own = cluster.of(platform)
     if len(own.hosts) < 2:
         raise Refused(f"the cluster {own.scope} is {own.names[0]} alone: a drill of {options.kind} takes a standby.")
-    plan = failover.prepare(own, own.view(), _leader(own), None, wait_s=failover.SLOTS_WAIT_S)
+    plan = failover.prepare(platform, own, None, wait_s=failover.SLOTS_WAIT_S)
     if plan.problems:
         raise Refused("; ".join(f"{check.name}: {check.detail}" for check in plan.problems) + ": a drill begins with a healthy cluster.")
     if options.kind == "failover":
@@ -112,7 +112,7 @@ def fail_over(platform: Platform, plan: failover.Plan, options: argparse.Namespa
             with kept.steps.step("rebuild standby") as doing:
                 watch.rebuilt(own, [name for name in own.names if name != led.name], doing)
         with kept.steps.step("back to normal") as doing:
-            _back(own, plan.leader, doing)
+            _back(platform, own, plan.leader, doing)
             watch.rebuilt(own, [name for name in own.names if name != plan.leader], doing)
     watch.say(kept, plan.leader, terminal)
     return DONE
@@ -157,13 +157,6 @@ def rebuild(platform: Platform, plan: failover.Plan, options: argparse.Namespace
     return DONE
 
 
-def _leader(own: Cluster) -> str:
-    leader = own.view().leader
-    if leader is None:
-        raise Refused(f"nobody leads {own.scope}: a drill begins with a healthy cluster.")
-    return leader.name
-
-
 def _kill(host: PlatformHost) -> None:
     remote.run(host, f"kill -9 $(head -1 {cluster.data_directory(host)}/postmaster.pid)", what="killing the postmaster", timeout_s=20)
 
@@ -181,14 +174,14 @@ def _led(own: Cluster, expected: PlatformHost) -> PlatformHost:
     raise Failed(f"nobody leads {own.scope} after {PROMOTION_WAIT_S} s: see './phoenix failover --plan'.")
 
 
-def _back(own: Cluster, name: str, doing: Doing) -> None:
+def _back(platform: Platform, own: Cluster, name: str, doing: Doing) -> None:
     """The member that led before leads again. Raises Failed."""
     leader = own.view().leader
     if leader is None:
         raise Failed(f"nobody leads {own.scope}: see './phoenix failover --plan'.")
     if leader.name == name:
         return
-    plan = failover.prepare(own, own.view(), leader.name, name, wait_s=failover.SLOTS_WAIT_S)
+    plan = failover.prepare(platform, own, name, wait_s=failover.SLOTS_WAIT_S)
     if plan.problems:
         raise Failed("; ".join(f"{check.name}: {check.detail}" for check in plan.problems) + f": {leader.name} goes on leading.")
     own.switchover(leader.name, name)

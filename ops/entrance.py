@@ -49,7 +49,7 @@ def ways(platform: Platform, cluster: Cluster) -> Iterator[list[Way]]:
         root_certificate = Path(scratch) / "ca.crt"
         root_certificate.write_text(authority, encoding="utf-8")
         found = []
-        for name, host, port, member in _doors(cluster):
+        for name, host, port, member in _doors(platform, cluster):
             with suppress(Failed):
                 local = stack.enter_context(pgconn.tunnel(host, port=port))
                 conninfo = make_conninfo(
@@ -63,7 +63,7 @@ def ways(platform: Platform, cluster: Cluster) -> Iterator[list[Way]]:
                     sslrootcert=str(root_certificate),
                     application_name="phoenix",
                     # A gateway leads to the writer by itself; a member may be the wrong one.
-                    target_session_attrs="read-write",
+                    target_session_attrs="read-write" if member else "any",
                 )
                 found.append(Way(name, conninfo, member))
         if not found:
@@ -71,6 +71,9 @@ def ways(platform: Platform, cluster: Cluster) -> Iterator[list[Way]]:
         yield found
 
 
-def _doors(cluster: Cluster) -> list[tuple[str, PlatformHost, int, str]]:
+def _doors(platform: Platform, cluster: Cluster) -> list[tuple[str, PlatformHost, int, str]]:
     """Name, host and port of each way in, and the member behind it where that is always the same."""
+    gateways = [host for host in platform.group("gateway") if host.data.get("gateway_cluster_name") == cluster.scope]
+    if gateways:
+        return [(f"the gateway on {host.name}", host, int(host.data["gateway_port"]), "") for host in gateways]
     return [(f"PostgreSQL on {host.name}", host, host[PostgresqlSettings].port, host.name) for host in cluster.hosts]

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from deploys.lib import region2
 from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
 from ops import cluster, inventory, receipt, remote, watch
 from ops.cluster import Cluster, View
@@ -21,15 +22,6 @@ from ops.terminal import Terminal
 MAX_LAG_BYTES = 1_048_576
 SLOTS_WAIT_S = 20
 SWITCH_WAIT_S = 60
-
-# What a switch would lose: a failover slot of the leader that the target does not have yet, or no more.
-SLOTS = """
-SELECT coalesce(json_agg(slot_name ORDER BY slot_name), '[]') FROM pg_replication_slots WHERE failover AND NOT pg_is_in_recovery()
-"""
-SLOTS_READY = """
-SELECT coalesce(json_agg(slot_name), '[]') FROM pg_replication_slots
-WHERE failover AND synced AND NOT temporary AND invalidation_reason IS NULL
-"""
 
 
 @dataclass(frozen=True)
@@ -74,11 +66,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     target_cluster = cluster.of(platform, options.to)
     if len(target_cluster.hosts) < 2:
         raise Refused(f"the cluster {target_cluster.scope} is {target_cluster.names[0]} alone: there is nobody to fail over to.")
-    view = target_cluster.view()
+    try:
+        view = target_cluster.view()
+    except Failed as error:
+        raise Refused(str(error)) from error
     leader = view.leader
     if leader is None or not _alive(target_cluster, leader.name):
         return after_death(platform, target_cluster, view, options, terminal)
-    plan = prepare(target_cluster, view, leader.name, options.to, wait_s=0 if options.plan else SLOTS_WAIT_S)
+    plan = prepare(platform, target_cluster, options.to, wait_s=0 if options.plan else SLOTS_WAIT_S)
     _show(plan, terminal)
     if options.plan:
         terminal.result({"ok": not plan.problems, "leader": plan.leader, "target": plan.target, "checks": [vars(c) for c in plan.checks]})
@@ -94,9 +89,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     return DONE
 
 
-def prepare(target_cluster: Cluster, view: View, leader: str, to: str | None, *, wait_s: float) -> Plan:
+def prepare(platform: Platform, target_cluster: Cluster, to: str | None, *, wait_s: float) -> Plan:
     """Choose the target and check what has to hold; failover slots get up to `wait_s` to become ready. Raises Refused for a target that
     is none, Failed when a host does not answer."""
+    view = target_cluster.view()
+    if view.leader is None:
+        raise Refused(f"nobody leads {target_cluster.scope}: see './phoenix failover --plan'.")
+    leader = view.leader.name
     standbys = [member for member in view.members if not member.leads]
     chosen = to or next((member.name for member in standbys if member.synchronous), None) or (standbys[0].name if standbys else "")
     if chosen == leader:
@@ -115,7 +114,7 @@ def prepare(target_cluster: Cluster, view: View, leader: str, to: str | None, *,
             member.lag is not None and member.lag <= MAX_LAG_BYTES,
             "its lag is unknown" if member.lag is None else f"{member.lag} bytes to receive",
         ),
-        _slots(target_cluster.host(leader), target_cluster.host(chosen), wait_s),
+        _slots(platform, target_cluster.host(chosen), wait_s),
     ]
     return Plan(target_cluster, leader, chosen, view, tuple(checks))
 
@@ -210,26 +209,20 @@ def _by_hand(dead: Cluster, alive: list[PlatformHost], options: argparse.Namespa
     return dead.host(chosen)
 
 
-def _slots(leader: PlatformHost, target: PlatformHost, wait_s: float) -> Check:
-    """Whether the target could take over every failover slot. PostgreSQL 16 has none: Patroni copies its slots."""
-    if leader[PostgresqlSettings].version < 17:
-        return Check("slots follow", True, "Patroni copies them")
-    wanted = _json(leader, SLOTS)
+def _slots(platform: Platform, target: PlatformHost, wait_s: float) -> Check:
+    """Whether the target could serve the second region's subscription: without the slot it would have to copy anew."""
+    names = region2.failover_slots(platform) if "region2" not in target.groups else []
+    if not names:
+        return Check("slots follow", True, "there are none")
     end = time.monotonic() + wait_s
     while True:
-        missing = sorted(set(wanted) - set(_json(target, SLOTS_READY))) if wanted else []
-        if not missing or time.monotonic() >= end:
+        text = remote.sql(target, region2.slots_ready(names), port=target[PostgresqlSettings].port, what="asking for its slots")
+        late = [f"{slot['slot']} {slot['why']}" for slot in json.loads(text) if not slot["ready"]]
+        if not late or time.monotonic() >= end:
             break
         time.sleep(1)
-    ready = f"{', '.join(wanted)} ready on {target.name}" if wanted else "there are none"
-    return Check(
-        "slots follow", not missing, f"{', '.join(missing)} not ready on {target.name}: wait, see docs/recovery.md" if missing else ready
-    )
-
-
-def _json(host: PlatformHost, query: str) -> list[str]:
-    text = remote.sql(host, query, port=host[PostgresqlSettings].port, what="asking for its slots")
-    return [str(name) for name in json.loads(text)]
+    ready = f"{', '.join(names)} ready on {target.name}"
+    return Check("slots follow", not late, f"on {target.name} {'; '.join(late)}: wait, and see docs/region2.md" if late else ready)
 
 
 def _alive(target_cluster: Cluster, name: str) -> bool:

@@ -100,13 +100,20 @@ def restore(target: Cluster, members: Sequence[PlatformHost], job: Job, kept: Re
             doing.note(f"{target.forget()} keys removed from etcd")
         with kept.steps.step("restore") as doing:
             _write(host, REQUEST, {"type": job.kind, "target": job.target, "set": job.set})
-            _start_and_wait(target, host, job, doing)
+            _start_and_wait(host, job, doing)
         with kept.steps.step("take writes") as doing:
-            remote.sql(host, "SELECT txid_current()", port=host[PostgresqlSettings].port, what="the first write")
+            port = host[PostgresqlSettings].port
+            remote.sql(host, "SELECT txid_current()", port=port, what="the first write")
             kept.rto_seconds = time.monotonic() - began
-            after = watch.position(host)
+            # What recovery replayed stays known until the server is restarted.
+            last = remote.sql(
+                host, "SELECT pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC'", port=port, what="asking for the last commit"
+            )
+            after = watch.position(host) | {"last_commit": last or None}
             kept.facts["restored"] = after
-            doing.note(f"timeline {after['timeline']}, LSN {after['lsn']}")
+            doing.note(
+                f"timeline {after['timeline']}, LSN {after['lsn']}; the last transaction that came back is of {last or 'the backup'} UTC"
+            )
     remote.run(host, f"rm -f {REQUEST}", what="removing the request")
 
 
@@ -245,11 +252,18 @@ def _move_aside(host: PlatformHost, job: Job, doing: Doing) -> None:
     )
 
 
-def _start_and_wait(target: Cluster, host: PlatformHost, job: Job, doing: Doing) -> None:
+def _start_and_wait(host: PlatformHost, job: Job, doing: Doing) -> None:
     """Patroni restores and promotes `host`. Raises Failed with the server's own words when its bootstrap ends badly."""
-    data = shlex.quote(cluster.data_directory(host))
     since = datetime.now(UTC)
     remote.run(host, "systemctl reset-failed patroni 2>/dev/null; systemctl start patroni", what="starting Patroni", timeout_s=60)
+    problem = f"the restore to {job.wanted} failed ({{}}): './phoenix restore --undo' brings the old data back."
+    await_leader(host, since=since, problem=problem, doing=doing)
+
+
+def await_leader(host: PlatformHost, *, since: datetime, problem: str, doing: Doing) -> None:
+    """Wait, as long as it takes, until the bootstrap of `host` has ended and it leads. When Patroni gives up (`problem`, with the reason
+    in its braces) it is stopped: it would try again and again. Raises Failed."""
+    data = shlex.quote(cluster.data_directory(host))
     look = (
         f"systemctl show -p NRestarts --value patroni; du -sb {data} 2>/dev/null | cut -f1; "
         f"{remote.CURL} -o /dev/null -w '%{{http_code}}' --max-time 3 {cluster.url(host)}/primary 2>/dev/null || true"
@@ -259,9 +273,8 @@ def _start_and_wait(target: Cluster, host: PlatformHost, job: Job, doing: Doing)
         if words and words[-1] == "200":
             return
         if words and words[0].isdigit() and int(words[0]) >= 1:
-            raise Failed(
-                f"the restore to {job.wanted} failed ({_why(host, since)}): run 'phoenix restore --undo' to have the old data back."
-            )
+            stop(host)
+            raise Failed(problem.format(_why(host, since)))
         size = int(words[1]) if len(words) > 2 and words[1].isdigit() else 0
         doing.now(f"{size / 1e6:.0f} MB")
         time.sleep(POLL_S)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import lab
 from deploys.lib import generated
@@ -13,6 +11,7 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import HostSettings, Platform, shown
 from ops import deploy, inventory, status, verify
 from ops.errors import DONE, Failed, Refused
+from ops.steps import Steps
 from ops.terminal import Terminal, seconds
 
 NEXT_STEPS = (
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 def up(options: argparse.Namespace, terminal: Terminal) -> int:
     """Machines, deploy, verification; then the addresses and what to do next."""
     names = lab_machines(inventory.read(options.inventory))
-    steps = _Steps(terminal)
+    steps = Steps(terminal)
     with steps.step("machines"):
         lab.up(names, fresh=options.fresh, progress=terminal.say)
     platform = inventory.read(options.inventory)  # again: the lab's key exists only now
@@ -74,7 +73,7 @@ def up(options: argparse.Namespace, terminal: Terminal) -> int:
     )
     status.show(health, terminal)
     terminal.line("")
-    terminal.table(["step", "time"], [[name, seconds(took)] for name, took in [*steps.done, ("all", steps.total)]])
+    terminal.table(["step", "time"], steps.rows())
     if not ok:
         raise Failed("not every service is well: see the table, and './phoenix logs SERVICE'.")
     terminal.line("")
@@ -117,27 +116,3 @@ def _keep_secrets(platform: Platform) -> None:
     path = platform.secrets_file
     store = SecretStore.load(path) if path.exists() else SecretStore.create(path, recipients=[])
     generated.ensure(store)
-
-
-class _Steps:
-    """The steps done so far and the time each took, in seconds."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-        self.done: list[tuple[str, float]] = []
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time one step; it counts as done when the `with` ends well."""
-        self._terminal.say(f"{name} ...", "bold")
-        started = time.monotonic()
-        yield
-        self.done.append((name, time.monotonic() - started))
-        self._terminal.say(f"{name}: {seconds(self.done[-1][1])}", "bold")
-
-    @property
-    def total(self) -> float:
-        return sum(took for _, took in self.done)
-
-    def as_list(self) -> list[dict[str, object]]:
-        return [{"name": name, "seconds": round(took, 2), "ok": True} for name, took in self.done]

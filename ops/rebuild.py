@@ -10,9 +10,11 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from deploys.lib import region2
 from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
 from ops import cluster, copy_anew, deploy, inplace, inventory, receipt, remote, status, watch
 from ops.cluster import Cluster
@@ -24,7 +26,7 @@ from ops.remote import Unreachable
 from ops.terminal import Terminal
 
 ETCD_DATA = "/var/lib/etcd/phoenix/member"
-LEAD_WAIT_S = 6 * 3600
+DATA_WAIT_S = 6 * 3600
 STATUS_WAIT_S = 60
 
 Kind = Literal["member", "alone", "everything", "plain"]
@@ -179,17 +181,39 @@ def perform(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal, *
         with kept.steps.step("ask for the restore") as doing:
             _request(host)
             doing.note("the newest backup, to the end of the archive")
-    with kept.steps.step("deploy") as doing:
-        result = deploy.perform(platform, plan.deploys, terminal, data=_data(plan), held=held)
-        doing.note(f"{result.changed} operations changed something on {', '.join(plan.deploys)}")
-        if not result.ok:
-            raise Failed("\n".join(result.problems))
+    _deploy(platform, plan, kept, terminal, held=held)
     if "postgresql" in host.groups:
         _database(platform, plan, kept, terminal, held=held)
         kept.rto_seconds = time.monotonic() - began
     with kept.steps.step("verify") as doing:
         _well(platform, host)
         doing.note(f"every service on {host.name} is well")
+
+
+def _deploy(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal, *, held: Sequence[int]) -> None:
+    """The deploy of the plan. It does not wait for gigabytes: where Patroni is still at work on the data, it is made again afterwards."""
+    host, data = plan.host, {"etcd_lost": list(plan.etcd_lost)} if plan.etcd_lost else {}
+    since = datetime.now(UTC)
+    with kept.steps.step("deploy") as doing:
+        result = deploy.perform(platform, plan.deploys, terminal, data=data, held=held)
+        doing.note(f"{result.changed} operations changed something on {', '.join(plan.deploys)}")
+        at_work = "postgresql" in host.groups and remote.ask(host, "systemctl is-active --quiet patroni", timeout_s=20).code == 0
+        if not result.ok and not at_work:
+            raise Failed("\n".join(result.problems))
+    if result.ok:
+        return
+    with kept.steps.step("wait for the data") as doing:
+        doing.note(result.problems[0])
+        if plan.kind == "member":
+            watch.rebuilt(cluster.of(platform, host.name), [host.name], doing, seconds=DATA_WAIT_S)
+        else:
+            problem = f"the database of {host.name} does not come up ({{}}): see './phoenix logs patroni', then run the rebuild again."
+            inplace.await_leader(host, since=since, problem=problem, doing=doing)
+    with kept.steps.step("deploy again") as doing:
+        result = deploy.perform(platform, plan.deploys, terminal, data=data, held=held)
+        doing.note(f"{result.changed} operations changed something")
+        if not result.ok:
+            raise Failed("\n".join(result.problems))
 
 
 def look(host: PlatformHost) -> Found:
@@ -224,12 +248,12 @@ def _database(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal,
     host, own = plan.host, cluster.of(platform, plan.host.name)
     if plan.kind == "member":
         with kept.steps.step("stream") as doing:
-            watch.rebuilt(own, [host.name], doing, seconds=LEAD_WAIT_S)
+            watch.rebuilt(own, [host.name], doing, seconds=DATA_WAIT_S)
         return
     with kept.steps.step("take writes") as doing:
         own.wait(
             lambda view: view.leader is not None and view.leader.name == host.name and view.leader.state == "running",
-            seconds=LEAD_WAIT_S if plan.kind == "everything" else STATUS_WAIT_S,
+            seconds=STATUS_WAIT_S,
             problem=f"{host.name} does not lead",
             now=doing.now,
         )
@@ -237,8 +261,9 @@ def _database(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal,
         kept.facts["position"] = watch.position(host)
         remote.run(host, f"rm -f {inplace.REQUEST}", what="removing the request")
         doing.note(f"{host.name} leads, timeline {kept.facts['position']['timeline']}, LSN {kept.facts['position']['lsn']}")
-    if plan.kind == "everything":
-        copy_anew.begin(platform, own, kept, terminal, held=held)
+    far = [other.name for other in platform.group(region2.NAME) if plan.found[other.name].data]
+    if plan.kind == "everything" and far:
+        copy_anew.begin(platform, own, [host], kept, terminal, held=held)
 
 
 def _request(host: PlatformHost) -> None:
@@ -246,10 +271,6 @@ def _request(host: PlatformHost) -> None:
     content = json.dumps({"type": "latest", "target": None, "set": None})
     script = f"mkdir -p {inplace.HOME} && cat >{inplace.REQUEST} && chmod 644 {inplace.REQUEST} && sync {inplace.REQUEST}"
     remote.run(host, script, what="asking for the restore", stdin=content + "\n")
-
-
-def _data(plan: Plan) -> dict[str, object]:
-    return {"etcd_lost": list(plan.etcd_lost)} if plan.etcd_lost else {}
 
 
 def _etcd_hosts(platform: Platform, plan: Plan) -> list[PlatformHost]:

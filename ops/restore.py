@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from deploys.lib import region2
 from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
-from ops import backup, cluster, inplace, inventory, moment, receipt, remote, repository
+from ops import backup, cluster, copy_anew, inplace, inventory, moment, receipt, remote, repository, scratch
 from ops.backup import size
 from ops.cluster import Cluster
 from ops.deploy import only_one
@@ -29,6 +30,8 @@ class Scene:
     members: tuple[PlatformHost, ...]
     """Those that take part; who is gone for good (--without) is none of them."""
     terminal: Terminal
+    held: list[int]
+    """What `only_one` gave."""
 
 
 SPARE_BYTES = 1024**3
@@ -68,6 +71,9 @@ def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
     goal.add_argument("--to-lsn", metavar="LSN", help="a position in the WAL, like 0/5A3C28")
     goal.add_argument("--latest", action="store_true", help="the end of the archive")
     goal.add_argument("--undo", action="store_true", help="put the old data back after a restore that did not end")
+    goal.add_argument("--remove-scratch", action="store_true", help="remove the copy that --into scratch made")
+    parser.add_argument("--into", choices=("scratch",), help="restore a copy beside everything else, for a person to look into")
+    parser.add_argument("--on", metavar="HOST", help="where the copy is: a host of the group drill (default: the first)")
     parser.add_argument("--without", metavar="HOST", action="append", default=[], help="a member that is gone for good")
     parser.add_argument("--keep", action="store_true", help="keep the old data directory beside the restored one")
     parser.add_argument("--plan", action="store_true", help="say what would be done; change nothing")
@@ -79,14 +85,45 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     target = _target(options)
     platform = inventory.made(options.inventory)
     own = cluster.of(platform)
+    if options.into or options.remove_scratch:
+        return beside(platform, own, target, options, terminal)
     members = _members(own, options.without)
-    with only_one(platform, own.names):
+    copies = [host.name for host in platform.group(region2.NAME)]
+    with only_one(platform, [*own.names, *copies]) as held:
         present = inplace.under_way(own)
         if target is None:
-            return undo(Scene(platform, own, members, terminal), present, options)
+            return undo(Scene(platform, own, members, terminal, held), present, options)
         if target.assumed_utc:
             terminal.say(f"No zone was given: {target}.", "yellow")
-        return in_place(Scene(platform, own, members, terminal), target, present, options)
+        return in_place(Scene(platform, own, members, terminal, held), target, present, options)
+
+
+def beside(platform: Platform, own: Cluster, target: Target | None, options: argparse.Namespace, terminal: Terminal) -> int:
+    """Make or remove a copy; the platform's own cluster is not touched."""
+    place = scratch.host(platform, options.on)
+    if target is None:
+        if options.plan:
+            terminal.line(f"{scratch.DIRECTORY} on {place.name} would be removed.")
+            return DONE
+        with only_one(platform, [place.name]), receipt.kept("restore scratch", platform, terminal) as kept:
+            scratch.remove(place, kept)
+        return DONE
+    if target.assumed_utc:
+        terminal.say(f"No zone was given: {target}.", "yellow")
+    with only_one(platform, [place.name]):
+        begins_with = scratch.prepare(place, own, target, branch(own, own.hosts))
+        facts = {"cluster": own.scope, "host": place.name, "target": str(target), "backup": begins_with.as_dict()}
+        terminal.say(f"{own.scope} as of {target}, from {begins_with.label}, beside everything else on {place.name}.", "bold")
+        if options.plan:
+            terminal.result({"ok": True, **facts})
+            return DONE
+        with receipt.kept("restore scratch", platform, terminal) as kept:
+            kept.facts |= facts
+            scratch.make(place, own, target, begins_with=begins_with, kept=kept, terminal=terminal)
+    look, away = scratch.words(place)
+    terminal.line(f"Look into it:  {look}")
+    terminal.line(f"Remove it:     {away}")
+    return DONE
 
 
 def in_place(scene: Scene, target: Target, present: Job | None, options: argparse.Namespace) -> int:
@@ -122,6 +159,7 @@ def in_place(scene: Scene, target: Target, present: Job | None, options: argpars
             kept.facts["new_backup"] = taken
             doing.note(f"{taken.get('label')} from {job.host}")
         inplace.clone(own, scene.members, job, kept)
+        copy_anew.begin(scene.platform, own, scene.members, kept, terminal, held=scene.held)
         with kept.steps.step("clean up") as doing:
             inplace.close(own, job, keep=options.keep, doing=doing)
     terminal.line(f"{own.scope} is at {target}, and takes writes.", "green")
@@ -178,7 +216,11 @@ def branch(own: Cluster, members: tuple[PlatformHost, ...]) -> Branch | None:
 
 
 def _target(options: argparse.Namespace) -> Target | None:
-    if options.undo:
+    if options.on and not (options.into or options.remove_scratch):
+        raise Refused("--on says where a copy is: it goes with --into scratch or --remove-scratch.")
+    if options.into and (options.undo or options.keep or options.without):
+        raise Refused("--into scratch touches no other data: leave out --undo, --keep and --without.")
+    if options.undo or options.remove_scratch:
         return None
     if options.to is not None:
         return moment.parse_time(options.to, now=datetime.now(UTC))
@@ -236,6 +278,6 @@ def _show(plan: Plan, terminal: Terminal) -> None:
             ["begins with", f"{begins.label}, ended {begins.ended:%Y-%m-%d %H:%M:%S} UTC, {size(begins.size)}"],
             ["is lost", "what did not reach the archive" if plan.target.kind == "latest" else "everything after that moment"],
             ["disk", f"{size(plan.free)} free, {size(begins.size)} needed beside the old data, which is kept until the end"],
-            ["afterwards", "a new timeline, the other members cloned, a full backup"],
+            ["afterwards", "a new timeline, a new backup, the other members cloned, the second region copied anew"],
         ],
     )

@@ -21,8 +21,9 @@ MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
 JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd")
-FEATURES = (*JOBS, "postgresql", "tls", "clock", "replication", "archive")
-"""What a host can be expected to have (`phoenix_expected` in the rules). The last three arm rules that otherwise sleep."""
+FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot")
+"""What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
+platform's own cluster, `failover_slot` one that a second region's slot has to survive on. The last five arm rules that otherwise sleep."""
 
 _FILES = environment(TEMPLATES)
 _RULES = environment(

@@ -49,6 +49,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 ClusterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
+SqlName = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
+
+
 class Model(BaseModel):
     """Base of all settings: unknown keys are refused, values are not coerced."""
 
@@ -143,6 +146,17 @@ class PostgresqlSettings(ServiceSettings):
         if self.loop_wait_s + 2 * self.retry_timeout_s > self.failover_ttl_s:
             raise ValueError("loop_wait_s + 2 * retry_timeout_s must not exceed failover_ttl_s: raise that, or lower these")
         return self
+
+
+class Region2Settings(ServiceSettings):
+    """The second region: a cluster of its own that holds a copy of some of the platform's tables."""
+
+    prefix = "region2"
+
+    source: ClusterName
+    """`postgresql_cluster_name` of the cluster that is copied."""
+    tables: dict[SqlName, list[SqlName]] = Field(min_length=1)
+    """Tables of schema phoenix that are copied, with their columns; none named are all, also those that come later."""
 
 
 class ExporterSettings(ServiceSettings):
@@ -261,6 +275,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         HostSettings,
         EtcdSettings,
         PostgresqlSettings,
+        Region2Settings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,
@@ -343,9 +358,30 @@ def load(inventory: Path) -> Platform:
         faults.append(
             f"{shown(inventory)}: group backup has hosts and group drill has none, which expires old backups and rehearses a restore: add one."
         )
+    faults += _second_region(hosts, shown(inventory))
     if faults:
         raise SettingsError("\n".join(dict.fromkeys("\n".join(faults).splitlines())))
     return Platform(inventory, hosts)
+
+
+def _second_region(hosts: Mapping[str, PlatformHost], where: str) -> list[str]:
+    """What is wrong with the group `region2`: a copy is a cluster of its own, of a cluster that there is."""
+    clusters = {name: host[PostgresqlSettings].cluster_name for name, host in hosts.items() if "postgresql" in host.groups}
+    faults = []
+    for name, host in hosts.items():
+        if "region2" not in host.groups:
+            continue
+        source = host[Region2Settings].source
+        if name not in clusters:
+            faults.append(f"{where}: host {name} is in group region2 and not in postgresql, where its copy would live: add it there.")
+        elif clusters[name] == source:
+            faults.append(
+                f"{where}: host {name}: region2_source is {source}, the host's own cluster: "
+                "give the host another postgresql_cluster_name, such as region2."
+            )
+        elif source not in clusters.values():
+            faults.append(f"{where}: host {name}: region2_source is {source}, and no host of group postgresql has that cluster_name.")
+    return faults
 
 
 def _variables(path: Path) -> dict[str, Any]:

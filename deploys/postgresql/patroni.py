@@ -11,14 +11,15 @@ from pyinfra import context, host
 from pyinfra.api import Host, deploy, operation
 
 from deploys import base, tls
-from deploys.lib import facts, findings, hosts, sizing, verify
+from deploys.lib import facts, findings, hosts, region2, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
-from deploys.lib.settings import EtcdSettings, HostSettings, PostgresqlSettings, of
+from deploys.lib.settings import ROOT, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
 from deploys.postgresql import archive
 from deploys.postgresql.psql import PSQL
 
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
+STALE_SLOTS = "/usr/local/lib/phoenix/drop_stale_slots.py"
 CREATE_CLUSTER = "/etc/postgresql-common/createcluster.d/phoenix.conf"
 UNREAD = "unread"
 
@@ -44,6 +45,12 @@ def peers() -> list[Host]:
     """Members of the present host's cluster, itself among them: the hosts of the group `postgresql` that have the same cluster name."""
     name = hosts.settings(PostgresqlSettings).cluster_name
     return [member for member in hosts.members("postgresql") if of(member, PostgresqlSettings).cluster_name == name]
+
+
+def copies() -> list[Host]:
+    """Hosts of the second region whose cluster copies the present host's."""
+    own = hosts.settings(PostgresqlSettings).cluster_name
+    return [copy for copy in hosts.members(region2.NAME) if of(copy, Region2Settings).source == own]
 
 
 def data_directory(settings: PostgresqlSettings) -> str:
@@ -98,6 +105,8 @@ def patroni() -> None:
             Directory("/etc/patroni", "postgres", "postgres", "700"),
             File(CONFIG, template("postgresql/patroni.yml.j2", **_values(settings)), "postgres", "postgres", "600"),
             File(DROP_IN, template("postgresql/patroni.service.conf.j2", archive=archive.archives())),
+            Directory("/usr/local/lib/phoenix"),
+            File(STALE_SLOTS, (ROOT / "services" / "drop_stale_slots.py").read_text(encoding="utf-8"), mode="755"),
         ],
     )
     service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
@@ -140,7 +149,11 @@ def size() -> sizing.PostgresqlSize:
 def parameters() -> dict[str, Any]:
     """All of postgresql.conf that Phoenix sets, for the present host."""
     settings = hosts.settings(PostgresqlSettings)
-    newer: dict[str, Any] = {"sync_replication_slots": True} if settings.version >= 17 else {}
+    newer: dict[str, Any] = {}
+    if settings.version >= 17:
+        # A subscriber gets a change only when every member that may lead next has it too: after a failover it is never ahead.
+        waited_for = [region2.member_slot(str(peer.name)) for peer in peers() if peer.name != host.name] if copies() else []
+        newer = {"sync_replication_slots": True, "synchronized_standby_slots": ", ".join(waited_for)}
     return {
         **size().parameters(),
         **newer,
@@ -229,12 +242,21 @@ def dynamic_configuration() -> dict[str, Any]:
         # A leader whose store is gone leads on as long as it reaches every other member: none of them can have been promoted.
         "failsafe_mode": True,
         "synchronous_mode": len(peers()) > 1,
+        # Slots of subscribers are made and dropped by their subscriptions; Patroni would remove what it did not make.
+        "ignore_slots": [{"type": "logical", "plugin": "pgoutput"}],
+        **_permanent_slots(),
         "postgresql": {
             "use_pg_rewind": True,
             "use_slots": True,
             "parameters": {key: value for key, value in parameters().items() if key in SHARED},
         },
     }
+
+
+def _permanent_slots() -> dict[str, Any]:
+    versions = [of(member, PostgresqlSettings).version for member in [host, *copies()]]
+    slots = region2.permanent_slots(min(versions), "phoenix") if copies() else {}
+    return {"slots": slots} if slots else {}
 
 
 @operation()
@@ -311,6 +333,8 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "networks": own.service_networks,
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
+        "subscribers": [hosts.address(copy) for copy in copies()],
+        "stale_slots": STALE_SLOTS,
         "members": [hosts.address(member) for member in peers()],
         "dynamic": dynamic_configuration,
         "local": lambda: {key: value for key, value in parameters().items() if key not in SHARED},

@@ -22,6 +22,8 @@ class Role:
 
     name: str
     login: bool = True
+    password: bool = True
+    """Without one nobody can log in: a role for background workers, which PostgreSQL starts for logins only."""
     replication: bool = False
     connections: int = -1
     """Connection limit, -1 for none."""
@@ -30,8 +32,11 @@ class Role:
     inherits: bool = True
     """Whether memberships give their rights at once, or only after SET ROLE."""
     member_of: tuple[str, ...] = ()
+    bypass_rls: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     """Session defaults."""
+    group: str = ""
+    """The role is made only where the inventory has hosts in this group; empty: always."""
 
 
 ROLES = (
@@ -60,6 +65,11 @@ ROLES = (
     ),
     Role("replicator", replication=True),
     Role("rewind"),
+    # Reads the platform's changes for the second region. It may pass row security: a policy that somebody changes must not silently make
+    # its initial copy smaller, and REPLICATION shows it every change anyway. One connection for changes, two for copies, room to reconnect.
+    Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
+    # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
+    Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -76,7 +86,8 @@ REWIND_FUNCTIONS = (
 PRESENT = """
 SELECT coalesce(json_object_agg(r.rolname, json_build_object(
     'login', r.rolcanlogin, 'replication', r.rolreplication, 'connections', r.rolconnlimit, 'verifier', a.rolpassword,
-    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR NOT r.rolinherit,
+    'powers', r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR NOT r.rolinherit,
+    'bypass_rls', r.rolbypassrls,
     'member_of', (SELECT coalesce(json_object_agg(g.rolname, json_build_object(
                       'inherit', m.inherit_option, 'set', m.set_option, 'admin', m.admin_option)), '{}')
                   FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid),
@@ -104,11 +115,11 @@ def described() -> Commands:
         return
     present: dict[str, Any] = host.get_fact(Query, sql=PRESENT) or {}
     statements: list[str] = []
-    for role in ROLES:
+    for role in (role for role in ROLES if not role.group or hosts.members(role.group)):
         for what, sql in repairs(
             limited(role, hosts.settings(PostgresqlSettings).max_connections),
             present.get(role.name),
-            password=hosts.secrets().get(f"postgresql/{role.name}") if role.login else None,
+            password=hosts.secrets().get(f"postgresql/{role.name}") if role.login and role.password else None,
         ):
             findings.report(f"role {role.name}: {what}")
             statements.append(sql)
@@ -150,26 +161,29 @@ def repairs(role: Role, present: Mapping[str, Any] | None, *, password: str | No
             "connections": -1,
             "verifier": None,
             "powers": False,
+            "bypass_rls": False,
             "member_of": {},
             "settings": [],
             "elsewhere": [],
         }
-    if (present["login"], present["replication"], present["connections"], present["powers"]) != (
+    if (present["login"], present["replication"], present["connections"], present["powers"], present["bypass_rls"]) != (
         role.login,
         role.replication,
         role.connections,
         False,
+        role.bypass_rls,
     ):
         attributes = (
             "LOGIN" if role.login else "NOLOGIN",
             "REPLICATION" if role.replication else "NOREPLICATION",
+            "BYPASSRLS" if role.bypass_rls else "NOBYPASSRLS",
             f"CONNECTION LIMIT {role.connections}",
         )
-        found.append(
-            ("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT {' '.join(attributes)};")
-        )
+        found.append(("has other attributes", f"ALTER ROLE {name} NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT {' '.join(attributes)};"))
     if password is not None and not scram.matches(present["verifier"], password):
         found.append(("has another password", f"ALTER ROLE {name} PASSWORD {literal(scram.verifier(password))};"))
+    if not role.password and present["verifier"] is not None:
+        found.append(("has a password", f"ALTER ROLE {name} PASSWORD NULL;"))
     options = {"inherit": role.inherits, "set": True, "admin": False}
     for group in sorted(role.member_of):
         if present["member_of"].get(group) != options:

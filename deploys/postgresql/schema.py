@@ -10,7 +10,7 @@ from pyinfra import context, host
 from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import tls
-from deploys.lib import artifacts, findings, hosts
+from deploys.lib import artifacts, findings, hosts, region2
 from deploys.lib.operations import Commands, File, files, refusal, template, upload
 from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import ROOT, PostgresqlSettings
@@ -23,6 +23,8 @@ PACKAGES = ["openjdk-21-jre-headless"]
 SQL = ROOT / "sql"
 HOME = "/opt/phoenix/flyway"
 CONFIG = "/etc/phoenix/flyway.conf"
+CONTRACTS = "-- contracts:"
+"""How the first line of a migration begins that drops, renames or narrows something (docs/schema.md)."""
 
 APPLIED = """
 SELECT CASE WHEN to_regclass('phoenix.flyway_schema_history') IS NULL THEN '{}'::json ELSE
@@ -55,7 +57,13 @@ def schema() -> None:
             )
         ],
     )
-    migrate(name="Migrations applied")
+    if region2.NAME in host.groups:
+        # A copy has every column before the first row with it arrives, and loses one after the last row with it has.
+        migrate(name="Migrations that add, on the copy", contracting=False)
+    else:
+        migrate(name="Migrations applied")
+    if region2.NAME in host.groups:
+        migrate(name="Migrations that take away, on the copy")
     mend(name="Functions, views, policies and grants as the files say")
 
 
@@ -73,9 +81,19 @@ def migrations() -> dict[str, int]:
     return {path.name: checksum(path) for pattern in ("V*__*.sql", "R__*.sql") for path in sorted(SQL.glob(pattern))}
 
 
+def contracts(name: str) -> bool:
+    """Whether a versioned migration says in its first line that it takes away what a row of before may still have."""
+    first, _, _ = (SQL / name).read_text(encoding="utf-8").partition("\n")
+    return name.startswith("V") and first.startswith(CONTRACTS)
+
+
 @operation()
-def migrate() -> Commands:
-    """Flyway has applied every file as it is now. It is started only when its history says otherwise: a JVM costs seconds."""
+def migrate(*, contracting: bool = True) -> Commands:
+    """Flyway has applied every file as it is now. It is started only when its history says otherwise: a JVM costs seconds.
+
+    Without `contracting` it goes as far as the first migration that takes something away; that one, and those behind it, have their turn
+    when the publisher has applied them.
+    """
     if not patroni.is_leader():
         return
     applied: dict[str, Any] = host.get_fact(Query, sql=APPLIED, database=NAME) or {}
@@ -94,11 +112,30 @@ def migrate() -> Commands:
         findings.report(f"changed by hand: {_some(by_hand)}")
         yield _cannot_be_put_back(by_hand)
         return
+    target = "latest" if contracting else _before_contraction(pending)
+    if target is None:
+        return
     findings.report(f"not applied: {', '.join(pending)}")
     # It lives for a second: no time to optimise. Its history tells times without a zone; ours is UTC.
     java = f"java -Xmx256m -XX:TieredStopAtLevel=1 -Duser.timezone=UTC -cp '{HOME}/lib/*'"
-    yield f"cd {HOME} && {java} org.flywaydb.commandline.Main -configFiles={CONFIG} -skipCheckForUpdate migrate"
-    yield from _record()
+    yield f"cd {HOME} && {java} org.flywaydb.commandline.Main -configFiles={CONFIG} -skipCheckForUpdate -target={target} migrate"
+    if target == "latest":
+        yield from _record()
+
+
+def _before_contraction(pending: list[str]) -> str | None:
+    """Flyway's target in front of the first pending contraction; `latest` without one, None when nothing comes before it."""
+    versions = sorted((name for name in migrations() if name.startswith("V")), key=_version)
+    stops = [name for name in versions if name in pending and contracts(name)]
+    if not stops:
+        return "latest"
+    before = [name for name in versions if name in pending and _version(name) < _version(stops[0])]
+    return ".".join(map(str, _version(before[-1]))) if before else None
+
+
+def _version(name: str) -> tuple[int, ...]:
+    """`V13.2__persona_pages.sql` as (13, 2)."""
+    return tuple(int(part) for part in name.removeprefix("V").partition("__")[0].split("."))
 
 
 @operation()
@@ -139,7 +176,7 @@ def _record() -> Commands:
 
 def _repeatables() -> StringCommand:
     sql = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SQL.glob("R__*.sql")))
-    return execute(sql, database=NAME, settings="-c role=phoenix_owner")
+    return execute(sql, database=NAME, settings="-c role=phoenix_owner -c phoenix.migrating=on")
 
 
 def _cannot_be_put_back(objects: list[str]) -> StringCommand:

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -91,13 +91,14 @@ class CollectorSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole file."""
+    """The whole file. `copy`: the database holds a copy of some of the platform's tables, and does not speak for the platform."""
 
     listen: Listen = field(default_factory=Listen)
     tls: Tls | None = None
     database: Database = field(default_factory=Database)
     limits: Limits = field(default_factory=Limits)
     collectors: Mapping[str, CollectorSettings] = field(default_factory=dict)
+    copy: bool = False
 
     def collector(self, name: str) -> CollectorSettings:
         """Settings of the collector `name`."""
@@ -226,7 +227,7 @@ def _resolve(config: Config, directory: Path) -> Config:
         return config
     base = Path(os.environ.get("CREDENTIALS_DIRECTORY", directory))
     values = {f.name: getattr(database, f.name) for f in fields(Database)} | {"password_file": base / database.password_file}
-    return Config(config.listen, config.tls, Database(**values), config.limits, config.collectors)
+    return replace(config, database=Database(**values))
 
 
 def _join(where: str, key: object) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from prometheus_client.metrics_core import Metric
 
 from phoenix_exporter import exposition, journal
-from phoenix_exporter.collector import Collector
+from phoenix_exporter.collector import Collector, Role
 from phoenix_exporter.collectors import ALL
 from phoenix_exporter.config import Config
 from phoenix_exporter.metric import Recorder, capped
@@ -80,6 +80,7 @@ class Engine:
         self._last: Execution | None = None
         self._one_at_a_time = asyncio.Lock()
         self._was_up: bool | None = None
+        self._role: Role | None = None
 
     def _state(self, collector: Collector) -> State:
         settings = self.config.collector(collector.name)
@@ -94,6 +95,11 @@ class Engine:
     def up(self) -> bool:
         """Whether the database answered in the last execution and was not lost during it."""
         return self._last is not None and self._last.answered and self._last.lost is None
+
+    @property
+    def asked(self) -> list[State]:
+        """The collectors that the server is asked in the role it had last; all of them before its first answer."""
+        return [state for state in self.states if self._asks(state)]
 
     @property
     def lost(self) -> str | None:
@@ -164,6 +170,10 @@ class Engine:
         contact = loop.time() + self.config.limits.contact_timeout_s
         for state in self.states:
             began = loop.time()
+            self._take_role()
+            if not self._asks(state):
+                state.text = state.error = None  # nothing of another role is served again
+                continue
             if state.good(began, since=float("inf")):
                 continue
             remaining = execution.deadline - began
@@ -191,6 +201,14 @@ class Engine:
             except DatabaseLost as error:
                 execution.lost = str(error)
                 self._failed(state, f"database lost: {error}", loop.time() - began)
+
+    def _asks(self, state: State) -> bool:
+        return self._role is None or self._role in state.collector.roles
+
+    def _take_role(self) -> None:
+        in_recovery = self.session.in_recovery
+        if in_recovery is not None:
+            self._role = Role.STANDBY if in_recovery else Role.COPY if self.config.copy else Role.LEADER
 
     async def _first(self, state: State, server_s: float, deadline: float) -> list[dict[str, object]]:
         """Ask the first statement, over a new connection when the old one is broken (the server was restarted)."""
@@ -243,7 +261,7 @@ class Engine:
         now = asyncio.get_running_loop().time()
         up = execution.answered and execution.lost is None
         # Judged as when the execution began: a value that was young enough for it stays in all of its answers.
-        served = [state for state in self.states if state.good(execution.started, execution.started)]
+        served = [state for state in self.asked if state.good(execution.started, execution.started)]
         return b"".join([exposition.render(exposition.own(self, up, now, served)), *(s.text for s in served if s.text)])
 
     async def stop(self) -> None:

@@ -47,6 +47,7 @@ def _collector(state: State, now: float) -> Iterator[str]:
         ("last duration", f"{state.duration_s * 1000:.1f} ms"),
         ("rows", str(state.rows)),
         ("age of the values", age),
+        ("asked of", ", ".join(sorted(state.collector.roles))),
         ("served again for", f"{state.ttl_s:g} s"),
         ("stopped after", f"{state.timeout_s:g} s"),
     ):

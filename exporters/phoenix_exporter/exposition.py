@@ -87,7 +87,7 @@ def _collectors(engine: Engine, now: float, served: Sequence[State]) -> Iterator
     last = GaugeMetricFamily(f"{prefix}last_success_timestamp_seconds", "Unix time of the last success; 0 = never.", labels=["collector"])
     age = GaugeMetricFamily(f"{prefix}data_age_seconds", "Age of the values in this answer.", labels=["collector"])
     ttl = GaugeMetricFamily(f"{prefix}ttl_seconds", "Age up to which values are served again unasked.", labels=["collector"])
-    for state in engine.states:
+    for state in engine.asked:
         label = [state.collector.name]
         success.add_metric(label, state in served)
         duration.add_metric(label, state.duration_s)

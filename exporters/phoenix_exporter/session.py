@@ -51,6 +51,13 @@ class Session:
         """Whether a connection is held, as far as this side knows."""
         return self._connection is not None
 
+    @property
+    def in_recovery(self) -> bool | None:
+        """Whether the server is a standby, as it said with its last answer (it says so unasked); None without a connection."""
+        if self._connection is None:
+            return None
+        return self._connection.info.parameter_status("in_hot_standby") == "on"
+
     async def connect(self, deadline: float) -> None:
         """Open the connection before `deadline` (event-loop time). Raises DatabaseLost."""
         self.close()

@@ -104,7 +104,7 @@ def rendered(targets: list[Target], tmp_path_factory: pytest.TempPathFactory) ->
     """A directory with the rule files, with the default thresholds, and the test cases beside them."""
     directory = tmp_path_factory.mktemp("rules")
     (directory / "rules").mkdir()
-    expected = monitoring.expected_of(targets, [Expected("vps1", "postgresql"), Expected("vps1", "tls")])
+    expected = monitoring.expected_of(targets, [Expected("vps1", feature) for feature in ("postgresql", "platform", "tls")])
     for name, text in monitoring.rules(expected=expected, runbook_url=RUNBOOK_URL).items():
         (directory / "rules" / name).write_text(text)
     for name in CASES:

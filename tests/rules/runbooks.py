@@ -12,7 +12,7 @@ from deploys.lib.settings import ROOT
 
 DIRECTORY = ROOT / "docs" / "runbooks"
 HEADINGS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
-PLACEHOLDER = re.compile(r"\b(NAME|PID|UNIT|AGENT|MEMBER)\b")
+PLACEHOLDER = re.compile(r"\b(NAME|PID|UNIT|AGENT|MEMBER|LSN)\b")
 """What the reader fills in."""
 
 

@@ -37,6 +37,14 @@ MAY_BE_ABSENT = {
     "node_timex_sync_status",
     "pg_replication_lag_seconds",
     "pg_stat_archiver_last_archive_age",
+    # When they are missing, the rule itself or SubscriptionDown fires.
+    "phoenix_subscription_up",
+    "phoenix_subscription_errors_total",
+    "phoenix_subscription_conflicts_total",
+    "phoenix_subscription_tables",
+    "phoenix_replication_slot_ready",
+    "pg_replication_slot_slot_current_wal_lsn",
+    "pg_replication_slot_slot_confirmed_flush_lsn",
     # There is one for each replication slot, and a server may have none.
     "pg_replication_slot_slot_is_active",
     "pg_replication_slot_wal_status",

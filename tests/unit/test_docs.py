@@ -105,7 +105,7 @@ def test_nothing_of_one_workplace_is_in_it(name: str) -> None:
 
 def rows() -> dict[str, list[str]]:
     """The rows of the tables in docs/settings.md: setting to its other cells."""
-    lines = [line for line in TEXTS["docs/settings.md"].splitlines() if re.match(r"\| `[a-z]+_\w+` \|", line)]
+    lines = [line for line in TEXTS["docs/settings.md"].splitlines() if re.match(r"\| `[a-z][a-z0-9]*_\w+` \|", line)]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return {first.strip("` "): rest for first, *rest in cells}
 

@@ -12,6 +12,7 @@ from phoenix_exporter.collectors import (
     jobs,
     personas,
     pipeline,
+    replication,
     statements,
     tasks,
 )
@@ -22,6 +23,7 @@ ALL: tuple[Collector, ...] = (
     agents.COLLECTOR,
     tasks.COLLECTOR,
     pipeline.COLLECTOR,
+    replication.COLLECTOR,
     jobs.COLLECTOR,
     statements.COLLECTOR,
     personas.COLLECTOR,

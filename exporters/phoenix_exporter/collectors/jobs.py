@@ -1,6 +1,6 @@
 """Whether the database's own scheduled work is done: partitions made, the dashboard refreshed, old rows removed."""
 
-from phoenix_exporter.collector import Collector
+from phoenix_exporter.collector import Collector, Role
 from phoenix_exporter.metric import Gauge
 
 SQL = """
@@ -19,6 +19,8 @@ COLLECTOR = Collector(
     name="jobs",
     sql=SQL,
     ttl_s=30.0,
+    # A copy has jobs of its own; a standby runs none and shows the leader's.
+    roles=frozenset({Role.LEADER, Role.COPY}),
     metrics=(
         Gauge("phoenix_job_active", "active", "1 when scheduled, 0 when somebody switched it off.", ("job",)),
         Gauge(

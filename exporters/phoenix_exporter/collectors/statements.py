@@ -1,6 +1,6 @@
 """How long the database's statements take, from pg_stat_statements."""
 
-from phoenix_exporter.collector import Collector
+from phoenix_exporter.collector import EVERY_ROLE, Collector
 from phoenix_exporter.metric import MeanHistogram
 
 # false: without the statements' texts, which the server would read from a file. One row of arrays instead of thousands of rows: a
@@ -18,6 +18,7 @@ COLLECTOR = Collector(
     name="statements",
     sql=SQL,
     ttl_s=10.0,
+    roles=EVERY_ROLE,
     metrics=(
         MeanHistogram(
             "phoenix_db_query_duration_seconds",

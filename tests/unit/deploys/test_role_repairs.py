@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def present(**differing: Any) -> dict[str, Any]:
         "connections": 10,
         "verifier": VERIFIER,
         "powers": False,
+        "bypass_rls": False,
         "member_of": {"readers": MEMBER},
         "settings": ["statement_timeout=10s"],
         "elsewhere": [],
@@ -42,8 +44,9 @@ def test_a_role_as_described_needs_nothing() -> None:
         (
             {"powers": True},
             "has other attributes",
-            "NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS INHERIT LOGIN NOREPLICATION CONNECTION LIMIT 10",
+            "NOSUPERUSER NOCREATEDB NOCREATEROLE INHERIT LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 10",
         ),
+        ({"bypass_rls": True}, "has other attributes", "NOBYPASSRLS"),
         ({"login": False}, "has other attributes", "INHERIT LOGIN NOREPLICATION"),
         ({"replication": True}, "has other attributes", "NOREPLICATION"),
         ({"connections": -1}, "has other attributes", "CONNECTION LIMIT 10"),
@@ -101,8 +104,14 @@ def test_the_schemas_owner_is_the_board_only_when_it_says_so() -> None:
     assert 'GRANT "phoenix_board" TO "phoenix_owner" WITH INHERIT FALSE, SET TRUE, ADMIN FALSE;' in statements
 
 
+def test_a_password_that_somebody_gave_a_background_role_goes() -> None:
+    (repair,) = repairs(replace(ROLE, password=False), present(), password=None)
+    assert repair == ("has a password", 'ALTER ROLE "probe" PASSWORD NULL;')
+    assert repairs(replace(ROLE, password=False), present(verifier=None), password=None) == []
+
+
 def test_every_login_has_a_generated_password_and_nobody_else_has() -> None:
-    assert sorted(POSTGRESQL_LOGINS) == sorted(role.name for role in ROLES if role.login)
+    assert sorted(POSTGRESQL_LOGINS) == sorted(role.name for role in ROLES if role.login and role.password)
 
 
 def test_groups_come_before_their_members() -> None:

@@ -1,13 +1,13 @@
 from phoenix_exporter.collectors.database import COLLECTOR
 
-BLANK = dict.fromkeys(("role", "state", "connections", "open", "maximum", "reserved", "result", "transactions"))
+BLANK = dict.fromkeys(("role", "state", "connections", "open", "maximum", "reserved", "in_recovery", "result", "transactions"))
 
 
 def rows(commits: int, rollbacks: int) -> list[dict[str, object]]:
     return [
         BLANK | {"role": "samurai_agent", "state": "idle", "connections": 40},
         BLANK | {"role": "monitor", "state": "active", "connections": 1},
-        BLANK | {"open": 41, "maximum": 100, "reserved": 3},
+        BLANK | {"open": 41, "maximum": 100, "reserved": 3, "in_recovery": 0},
         BLANK | {"result": "commit", "transactions": commits},
         BLANK | {"result": "rollback", "transactions": rollbacks},
     ]
@@ -18,6 +18,7 @@ def test_total_has_no_labels_so_that_the_alert_of_the_spec_works_as_written(feed
     assert samples["phoenix_db_connections_active"] == 41
     assert samples["phoenix_db_connections_max"] == 100
     assert samples["phoenix_db_connections_reserved"] == 3
+    assert samples["phoenix_db_in_recovery"] == 0
     assert samples['phoenix_db_connections{role="samurai_agent",state="idle"}'] == 40
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from phoenix_exporter.collector import EVERY_ROLE, Role
 from phoenix_exporter.collectors import ALL
 from phoenix_exporter.metric import capped
 from prometheus_client.metrics_core import GaugeMetricFamily
@@ -14,11 +15,20 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "exporter.md"
 def test_database_comes_first_and_is_never_cached():
     assert ALL[0].name == "database"
     assert ALL[0].ttl_s == 0
+    assert ALL[0].roles == EVERY_ROLE
 
 
-def test_one_scrape_is_at_most_eight_statements():
-    assert len(ALL) <= 8
+@pytest.mark.parametrize("role", Role)
+def test_one_scrape_is_at_most_eight_statements(role):
+    assert len([collector for collector in ALL if role in collector.roles]) <= 8
     assert all(";" not in collector.sql for collector in ALL)
+
+
+def test_what_is_the_platforms_is_said_by_its_leader_alone():
+    """A standby and a copy have the same rows: their answers would be told and added up twice."""
+    elsewhere = {role: {collector.name for collector in ALL if role in collector.roles} for role in Role}
+    assert elsewhere[Role.STANDBY] == {"database", "statements", "replication"}
+    assert elsewhere[Role.COPY] == {"database", "statements", "replication", "jobs"}
 
 
 def test_names_are_unique():

@@ -51,7 +51,7 @@ PLAIN = "listen: {plain_http: true}\ndatabase: {sslmode: disable}\n"
     [
         ("[1, 2]", "the file: must hold keys and values, not a list or a mapping"),
         ("listen: [", "line 1: is not valid YAML"),
-        ("listne: {}", "listne: is not a setting; known here: collectors, database, limits, listen, tls"),
+        ("listne: {}", "listne: is not a setting; known here: collectors, copy, database, limits, listen, tls"),
         ("listen: {port: high}", "listen.port: must be a whole number, not 'high'"),
         ("listen: {port: true}", "listen.port: must be a whole number, not True"),
         ("listen: {port: 70000, plain_http: true}", "listen.port: must be 1 to 65535, not 70000"),

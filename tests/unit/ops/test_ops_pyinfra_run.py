@@ -149,3 +149,10 @@ def test_conditional_and_hidden_differences() -> None:
         deploy.Difference("b", "Restart", "would change", conditional=True),
         deploy.Difference("b", "Check", "service is down"),
     ]
+
+
+def test_data_of_one_run_reaches_the_deploy_as_it_was_given(pyinfra: Runner, tmp_path: Path) -> None:
+    target = tmp_path / "lost"
+    body = f'from pyinfra import host\nhas(name="File", path={str(target)!r}, text=",".join(host.data.get("etcd_lost", ["nobody"])))'
+    assert pyinfra(body, data={"etcd_lost": ["vps2", "vps3"]}).ok
+    assert target.read_text() == "vps2,vps3"
