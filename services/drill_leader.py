@@ -19,7 +19,8 @@ from drill_config import Config, credential
 from drill_errors import DrillFailed, first_line
 from psycopg import sql
 
-CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 20
+"""Long: a drill is in no hurry, and a busy leader is no lost one."""
 MARKER_PREFIX = "phoenix-drill"
 CARRIED_OVER = (
     # A server refuses to recover with less of these than the one that wrote the WAL.
