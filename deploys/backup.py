@@ -193,9 +193,9 @@ def first() -> Commands:
         yield f"cd / && {pgbackrest} check"
     if not verified(info):
         findings.report("there is no verified backup")
-        # By systemd: it goes on when the deploy's connection is cut, and a second deploy waits for it.
-        problem = f"The first backup of {host.name} failed: 'phoenix logs backup' says why; deploy again when it is mended."
-        yield f"systemctl start phoenix-backup.service || {{ echo {shlex.quote(problem)} >&2; exit 1; }}"
+        # Here, whoever's turn it is: the deploy waits for it, and a standby may be about to be made from it.
+        problem = f"The first backup of {host.name} failed: it says above why; deploy again when it is mended."
+        yield f"{PROGRAM} auto --here >/dev/null || {{ echo {shlex.quote(problem)} >&2; exit 1; }}"
 
 
 _NEXT = "check backup_s3_* in the inventory, the S3 keys, and the way to the service (docs/runbooks/BackupRepositoryUnreachable.md)."

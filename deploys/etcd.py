@@ -76,8 +76,12 @@ def member() -> Commands:
     stale = f"{client} member list | awk -F', ' -v n={shlex.quote(name)} -v u={peer_url} '$3 == n || $4 == u {{print $1}}'"
     yield f'for id in $({stale}); do {client} member remove "$id" >/dev/null || exit 1; done'
     # A cluster takes one learner at a time: the next host may come when this one has its vote.
+    # And it takes none while a member is not well connected, which it counts from five seconds after that one came.
+    add = f"{client} member add {shlex.quote(name)} --learner --peer-urls={peer_url}"
+    refused = f"The members of etcd do not let {host.name} join: look at 'phoenix logs etcd', then deploy again."
     yield (
-        f"set -e; added=$({client} member add {shlex.quote(name)} --learner --peer-urls={peer_url}); "
+        f"set -e; end=$(($(date +%s) + 60)); until added=$({add} 2>/dev/null); do "
+        f"test $(date +%s) -lt $end || {{ {add} || true; echo {shlex.quote(refused)} >&2; exit 1; }}; sleep 0.5; done; "
         f"printf '%s\\n' \"$added\" | grep '^ETCD_INITIAL_CLUSTER' | tr -d '\"' >{BOOTSTRAP}; systemctl daemon-reload; systemctl start etcd"
     )
     yield _promote(running)

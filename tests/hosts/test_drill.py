@@ -298,7 +298,8 @@ def test_what_is_missing_is_said_in_one_sentence(
 def cut_off(driller: Driller, platform: Platform) -> Iterator[None]:
     """The drill's user, and nobody else, is turned away from the S3 service."""
     address = platform.hosts["world"][HostSettings].address
-    rules = f"table ip drill_test {{ chain out {{ type filter hook output priority 0; ip daddr {address} meta skuid phoenix-drill reject; }}; }}"
+    reject = f"ip daddr {address} meta skuid phoenix-drill reject"
+    rules = f"table ip drill_test {{ chain out {{ type filter hook output priority 0; {reject}; }}; }}"
     driller.host.check_output("nft %s", rules)
     yield
     driller.host.check_output("nft delete table ip drill_test")
