@@ -258,11 +258,26 @@ def test_a_drill_that_is_stopped_cleans_up_and_says_so(driller: Driller) -> None
 def test_a_drill_that_is_killed_is_cleaned_up_and_noted(driller: Driller) -> None:
     driller.host.check_output("systemctl start --no-block phoenix-drill")
     _until(driller, f"test -d {driller.directory}/scratch/data")
-    driller.host.check_output("systemctl kill --signal=KILL phoenix-drill")
+    driller.host.check_output("systemctl kill --kill-whom=main --signal=KILL phoenix-drill")
     _until(driller, "systemctl show -P ActiveState phoenix-drill | grep -qxE 'inactive|failed'")
     assert driller.left() == ""
     assert driller.metric("phoenix_drill_success") == 0
     assert "killed" in json.loads(driller.host.file(f"{driller.directory}/receipt.json").content_string)["error"]
+
+
+@pytest.mark.changes
+def test_what_a_power_cut_leaves_is_removed_by_the_next_drill(driller: Driller) -> None:
+    """With the whole unit killed at once nothing of it gets to clean up."""
+    driller.host.check_output("systemctl start --no-block phoenix-drill")
+    _until(driller, f"test -d {driller.directory}/scratch/data")
+    driller.host.check_output("systemctl kill --signal=KILL phoenix-drill")
+    _until(driller, "systemctl show -P ActiveState phoenix-drill | grep -qxE 'inactive|failed'")
+    killed = json.loads(driller.host.file(f"{driller.directory}/running.json").content_string)["started"]
+    receipt = driller.drill()
+    assert receipt["ok"], receipt["error"]
+    assert driller.left() == ""
+    kept = driller.host.check_output(f"grep -l killed {driller.directory}/receipts/*.json | xargs grep -h started")
+    assert killed in kept
 
 
 @pytest.mark.changes
@@ -298,8 +313,8 @@ def test_what_is_missing_is_said_in_one_sentence(
 def cut_off(driller: Driller, platform: Platform) -> Iterator[None]:
     """The drill's user, and nobody else, is turned away from the S3 service."""
     address = platform.hosts["world"][HostSettings].address
-    reject = f"ip daddr {address} meta skuid phoenix-drill reject"
-    rules = f"table ip drill_test {{ chain out {{ type filter hook output priority 0; {reject}; }}; }}"
+    only = f"ip daddr {address} meta skuid phoenix-drill reject"
+    rules = f"table ip drill_test {{ chain out {{ type filter hook output priority 0; {only}; }}; }}"
     driller.host.check_output("nft %s", rules)
     yield
     driller.host.check_output("nft delete table ip drill_test")
