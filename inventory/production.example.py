@@ -22,15 +22,16 @@ def _host(name, ssh_address, address, **settings):
     )
 
 
-# VPS1, the platform host.
-_VPS1 = _host("vps1", "203.0.113.11", "100.64.0.11")
+# The bucket of the offsite backups; docs/backup.md says what it has to be like. Its keys are secrets, and somebody else's:
+# ./phoenix secrets set backup/s3-key, backup/s3-secret (may not delete), backup/retention-key, backup/retention-secret (may)
+_BACKUP = {
+    "backup_s3_endpoint": "s3.example.org",
+    "backup_s3_bucket": "phoenix-backup",
+}
 
-# Monitoring has a host of its own: it has to outlive what it watches.
-_MONITOR1 = _host(
-    "monitor1",
-    "203.0.113.12",
-    "100.64.0.12",
-    monitoring_receivers=[
+# The watchers and who is told.
+_MONITORING = {
+    "monitoring_receivers": [
         {
             "name": "on-call",
             "severities": ["critical", "warning", "info"],
@@ -49,10 +50,22 @@ _MONITOR1 = _host(
             "webhook": {"url": "https://watchdog.example.org/phoenix"},
         },
     ],
-)
+}
 
-etcd = [_VPS1]
-postgresql = [_VPS1]
-# Where clients come in (docs/connect.md): name two hosts as soon as there are two.
-gateway = [_VPS1]
-monitoring = [_MONITOR1]
+# The platform host and its standby.
+_VPS1 = _host("vps1", "203.0.113.11", "100.64.0.11", **_BACKUP)
+_VPS2 = _host("vps2", "203.0.113.12", "100.64.0.12", **_BACKUP)
+
+# The second region: a copy of what it needs (a cluster of its own), the third vote, and what has to outlive the others: the watchers, and
+# the drill that restores their backup every night.
+_VPS3 = _host("vps3", "198.51.100.13", "100.64.0.13", postgresql_cluster_name="region2", **_BACKUP, **_MONITORING)
+
+# A lone VPS1 is a cluster of one: leave the others out of these lists, and add them when you have them. Two of three members keep etcd.
+etcd = [_VPS1, _VPS2, _VPS3]
+postgresql = [_VPS1, _VPS2, _VPS3]
+region2 = [_VPS3]
+# Where clients come in (docs/connect.md).
+gateway = [_VPS1, _VPS2]
+backup = [_VPS1, _VPS2, _VPS3]
+drill = [_VPS3]
+monitoring = [_VPS3]
