@@ -29,6 +29,8 @@ _PROGRAMS = {
 # What a machine grows to with a platform on it, and what the base system takes while it is built.
 _DISK_GB = 2
 _CACHE_GB = 1
+_INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+_INOTIFY_INSTANCES = 1024  # a machine with the platform on it takes about 30; the kernel's default is 128
 _KEYRING_PACKAGE = "debian-archive-keyring"
 
 
@@ -74,6 +76,15 @@ def ensure_tools(progress: Callable[[str], None]) -> None:
         if not missing_packages():
             return
     raise LabError(f"apt-get install {' '.join(missing_packages())}: failed: {said}: mend that and try again")
+
+
+def allow_watches() -> None:
+    """Let this computer's kernel hand out enough inotify instances: machines share them, and a systemd that gets none starts half.
+
+    The limit is only raised, and stays so until this computer restarts: other labs may need it.
+    """
+    if int(_INOTIFY.read_text()) < _INOTIFY_INSTANCES:
+        _INOTIFY.write_text(f"{_INOTIFY_INSTANCES}\n")
 
 
 def require_space(lab: Lab, disks: int) -> None:

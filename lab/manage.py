@@ -54,6 +54,7 @@ def up(names: Sequence[str] | None = None, *, fresh: bool = False, progress: Pro
             progress("already up")
             return status(lab=lab)
         host.ensure_tools(progress)
+        host.allow_watches()
         missing = [machine for machine in machines if fresh or not _exists(lab, machine)]
         # Everything that this computer may lack comes before the first change: a refusal leaves the lab as it was.
         network.refuse_overlap(lab)
