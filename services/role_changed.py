@@ -3,10 +3,10 @@
 
     role_changed.py ACTION ROLE SCOPE        as Patroni calls it, as the user postgres
 
-A standby drops the failover slots that are its own from when it led. A leader that hands over cleanly keeps its slots; the new leader's of
-the same names cannot be synchronised past them ("a slot with the same name already exists"), so the next failover would lose its
-subscribers, and they would keep WAL for nobody. What was synchronised from a leader (`synced`) and what somebody reads (`active`) stays.
-PostgreSQL before 17 has no failover slots: nothing is done there.
+A standby that follows a leader drops the failover slots that are its own from when it led. A leader that hands over cleanly keeps its
+slots; the new leader's of the same names cannot be synchronised past them ("a slot with the same name already exists"), so the next
+failover would lose its subscribers, and they would keep WAL for nobody. What was synchronised from a leader (`synced`) and what somebody
+reads (`active`) stays. PostgreSQL before 17 has no failover slots: nothing is done there.
 
 A leader's checkpointer is woken by a reload. It is started while the server still recovers, when archive_timeout does not count yet, and
 then sleeps up to checkpoint_timeout: for a quarter of an hour a quiet leader would send nothing to the archive.
@@ -20,16 +20,21 @@ import subprocess
 import sys
 import time
 
-PATIENCE_S = 60.0
+PATIENCE_S = 600.0
+"""A standby whose leader is away follows nobody for that long; Patroni ends this program when the role changes again."""
 PAUSE_S = 0.5
+QUERY_S = 60.0
 
-# One line for the server's state, then one for each slot dropped. By way of JSON the statement is good for versions without the columns;
+# One line for the server's state, then one for each slot dropped. A server that follows nobody yet may be the leader that is only starting,
+# after both members were off: its slots are the only ones there are. By way of JSON the statement is good for versions without the columns;
 # MATERIALIZED, so that no slot is dropped before all of its conditions are judged.
-SQL = """
-SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'leader' END;
+FOLLOWS = "EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
+SQL = f"""
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN 'leader' WHEN {FOLLOWS} THEN 'standby' ELSE 'alone' END;
 WITH stale AS MATERIALIZED (
     SELECT s.slot_name FROM pg_replication_slots AS s CROSS JOIN LATERAL to_jsonb(s) AS j
-    WHERE pg_is_in_recovery() AND s.slot_type = 'logical' AND NOT s.active AND (j ->> 'failover')::boolean AND NOT (j ->> 'synced')::boolean
+    WHERE pg_is_in_recovery() AND {FOLLOWS} AND s.slot_type = 'logical' AND NOT s.active
+      AND (j ->> 'failover')::boolean AND NOT (j ->> 'synced')::boolean
 )
 SELECT slot_name FROM stale CROSS JOIN LATERAL pg_drop_replication_slot(slot_name);
 SELECT FROM pg_reload_conf() WHERE NOT pg_is_in_recovery();
@@ -39,7 +44,7 @@ SELECT FROM pg_reload_conf() WHERE NOT pg_is_in_recovery();
 def ask() -> list[str] | None:
     """What the server answers, line by line; None while it does not."""
     command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-"]
-    done = subprocess.run(command, input=SQL, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(command, input=SQL, capture_output=True, text=True, timeout=QUERY_S, check=False)
     return done.stdout.split() if done.returncode == 0 else None
 
 

@@ -14,7 +14,7 @@ from testinfra.host import Host
 from deploys.lib.settings import HostSettings, Platform
 from tests.hosts.conftest import CURL, Prometheus
 
-JOBS = {"phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd"}
+JOBS = {"phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer"}
 
 
 @pytest.fixture
