@@ -111,7 +111,18 @@ def patroni() -> None:
             File(ROLE_CHANGED, (ROOT / "services" / "role_changed.py").read_text(encoding="utf-8"), mode="755"),
         ],
     )
-    service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
+    # Whoever comes first makes a new cluster and leads it: the first of the inventory.
+    if host.name == peers()[0].name:
+        service(name="Patroni runs", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
+        verify.answers(
+            name="Patroni has begun",
+            script=f"{tls.CURL.replace('-sSf', '-sS')} --max-time 5 {_url(settings)}/patroni | grep '\"state\": ' | "
+            "grep -vE 'uninitialized|stopped'",
+            seconds=60,
+            problem=f"Patroni on {host.name} does not begin its work: look at 'phoenix logs patroni'.",
+        )
+    else:
+        service(name="Patroni runs beside it", unit="patroni.service", restart_on=[DROP_IN], reload_on=[CONFIG, *tls.ALL])
     verify.answers(
         name="A leader is elected",
         script=f'{tls.CURL} --max-time 5 {_url(settings)}/cluster | grep \'"role": *"leader", *"state": *"running"\'',

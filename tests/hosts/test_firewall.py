@@ -86,7 +86,7 @@ def test_one_peer_without_a_secret_cannot_fill_a_service(platform: Platform, vps
         assert port == PATRONI or CONNECTIONS_PER_CLIENT // 2 < len(held) <= CONNECTIONS_PER_CLIENT
         # To others it still answers.
         own = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
-        url = f"https://{address}:{port}/{'primary' if port == PATRONI else 'metrics'}"
+        url = f"https://{address}:{port}/{'health' if port == PATRONI else 'metrics'}"
         assert vps1.check_output(f"curl -s -m 10 -o /dev/null -w '%{{http_code}}' {own} {url}") == "200"
     finally:
         for connection in held:
