@@ -21,6 +21,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
+from deploys.lib import region2
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import ROOT, MonitoringSettings, Platform, PlatformHost, load
 
@@ -107,23 +108,32 @@ def leader(on: Callable[[str], Host], platform: Platform) -> Callable[[], Host]:
 
 
 @pytest.fixture
-def vps1_leads(on: Callable[[str], Host], leader: Callable[[], Host]) -> Iterator[None]:
+def vps1_leads(on: Callable[[str], Host], platform: Platform) -> Iterator[None]:
     """vps1 leads, and does so again after the test."""
-    lead(on, leader, "vps1")
+    slots = region2.failover_slots(platform)
+    lead(on("vps1"), "vps1", slots)
     yield
-    lead(on, leader, "vps1")
+    lead(on("vps1"), "vps1", slots)
 
 
-def lead(on: Callable[[str], Host], leader: Callable[[], Host], name: str) -> None:
-    """Let `name` lead the platform's cluster, with a synchronous standby; waits for it up to two minutes."""
+def slots_ready(standby: Host, names: list[str]) -> bool:
+    """Whether the standby, when it answers, could take over these logical slots of the leader."""
+    if not names:
+        return True
+    asked = standby.run("cd / && runuser -u postgres -- psql -XAtq -d postgres -c %s", region2.slots_ready(names))
+    return asked.succeeded and all(one["ready"] for one in json.loads(asked.stdout))
+
+
+def lead(member: Host, name: str, slots: list[str]) -> None:
+    """Let `member`, which is called `name`, lead the platform's cluster, with a synchronous standby and without the loss of a slot;
+    waits for it up to two minutes."""
     patronictl = "patronictl -c /etc/patroni/config.yml"
-    member = on(name)
     until = time.monotonic() + 120
     while True:
         roles = {one["Member"]: one["Role"] for one in json.loads(member.check_output(f"{patronictl} list -f json"))}
         if roles.get(name) == "Leader" and "Sync Standby" in roles.values():
             return
-        if roles.get(name) == "Sync Standby":
+        if roles.get(name) == "Sync Standby" and slots_ready(member, slots):
             member.run(f"{patronictl} switchover phoenix --candidate {name} --force")
         assert time.monotonic() < until, f"{name} does not lead with a synchronous standby within 120 s: {roles}"
         time.sleep(1)

@@ -17,7 +17,7 @@ from testinfra.host import Host
 from deploys.lib import region2
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import HostSettings, Platform, Region2Settings
-from tests.hosts.conftest import CA
+from tests.hosts.conftest import CA, slots_ready
 
 AT_HOME = ("email_encrypted", "email_hash", "email_key_id", "linkedin_url")
 """Columns of personas that reach a person."""
@@ -425,7 +425,7 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
 
     def ready() -> bool:
         names = [host.name for host in members if host.name != leader().check_output("hostname")]
-        return all(one["ready"] for name in names for one in json.loads(ask_on(on(name))(region2.slots_ready(["region2"]))))
+        return all(slots_ready(on(name), ["region2"]) for name in names)
 
     try:
         until("the writer writes", lambda: len(noted()) > 5)
