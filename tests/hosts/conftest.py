@@ -68,7 +68,7 @@ def ssh_config(platform: Platform) -> Iterator[Path]:
     yield path
     for name in platform.hosts:
         subprocess.run(["ssh", "-F", str(path), "-O", "exit", name], capture_output=True, check=False)
-    shutil.rmtree(directory)
+    shutil.rmtree(directory, ignore_errors=True)  # the last connections remove their sockets meanwhile
 
 
 @pytest.fixture(scope="session")
