@@ -17,6 +17,7 @@ from deploys.lib.settings import (
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     PostgresqlSettings,
     Region2Settings,
@@ -46,6 +47,8 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
+        if "kafka" in groups:
+            jobs["kafka"] = of(member, KafkaSettings).metrics_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
