@@ -43,7 +43,7 @@ SELECT is(tap.as_agent('other', 'SELECT count(*) FROM phoenix.outbox'), 'ERROR 4
 SELECT is((SELECT string_agg(who, ', ') FROM unnest(ARRAY['samurai_agent', 'monitor', 'public_api']) who, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p
            WHERE has_table_privilege(who, 'phoenix.outbox', p)), NULL, 'nobody but the owner changes the outbox');
 SELECT throws_ok($$ SELECT phoenix.emit('task.created', 'task', 'x', jsonb_build_object('t', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))) $$, '54000', NULL, 'an event too large for Kafka is refused where it is written');
-SELECT throws_ok($$ SELECT phoenix.emit('nonsense', 'task', 'x', '{}') $$, '23514', NULL, 'and so is one without a topic''s name');
+SELECT throws_ok($$ SELECT phoenix.emit('nonsense', 'task', 'x', '{}') $$, '23514', NULL, 'and so is one for a topic that is not there');
 
 -- Personas.
 CREATE TABLE tap.p AS SELECT tap.new_persona('tap plain') AS id;
@@ -73,6 +73,6 @@ SELECT throws_ok($$ SELECT phoenix.cascade_hormone('serotonin', 0.1) $$, '22023'
 
 -- What is old goes.
 CREATE TABLE tap.young AS SELECT count(*) AS n FROM phoenix.outbox;
-INSERT INTO phoenix.outbox (id, aggregatetype, aggregateid, type, payload, created_at) SELECT gen_random_uuid(), 'tap', 'old', 'tap.old', '{}', now() - INTERVAL '400 days' FROM generate_series(1, 5);
+INSERT INTO phoenix.outbox (id, aggregatetype, aggregateid, type, payload, created_at) SELECT gen_random_uuid(), 'tap', 'old', 'graph.changed', '{}', now() - INTERVAL '400 days' FROM generate_series(1, 5);
 SELECT is(phoenix.purge_outbox('399 days'), 5::bigint, 'the purge takes what is older than it is told to keep');
 SELECT * FROM finish();

@@ -122,16 +122,16 @@ def test_seq_follows_the_order_of_the_changes_of_one_agent(
 def test_the_purge_keeps_what_the_setting_of_the_database_says(server: Server, admin: psycopg.Connection) -> None:
     add = (
         "INSERT INTO phoenix.outbox (id, aggregatetype, aggregateid, type, payload, created_at) "
-        "SELECT gen_random_uuid(), 't', 'old', 'purge.test', '{}', now() - make_interval(days => d) FROM unnest(ARRAY[1, 4, 8]) d"
+        "SELECT gen_random_uuid(), 't', 'old', 'graph.changed', '{}', now() - make_interval(days => d) FROM unnest(ARRAY[1, 4, 8]) d"
     )
-    left = "SELECT count(*) FROM phoenix.outbox WHERE type = 'purge.test'"
+    left = "SELECT count(*) FROM phoenix.outbox WHERE aggregateid = 'old'"
     admin.execute(add)
     admin.execute("SELECT phoenix.purge_outbox()")
     assert server.ask(left) == 2, "seven days without a setting"
     admin.execute("SET phoenix.outbox_keep = '3 days'")
     admin.execute("SELECT phoenix.purge_outbox()")
     assert server.ask(left) == 1
-    admin.execute("DELETE FROM phoenix.outbox WHERE type = 'purge.test'")
+    admin.execute("DELETE FROM phoenix.outbox WHERE aggregateid = 'old'")
 
 
 def test_metrics_answer_without_a_slot(server: Server) -> None:
