@@ -170,7 +170,7 @@ def parameters() -> dict[str, Any]:
     settings = hosts.settings(PostgresqlSettings)
     newer: dict[str, Any] = {}
     if settings.version >= 17:
-        # A subscriber, or Kafka Connect, gets a change only when every member that may lead next has it: after a failover it is never ahead.
+        # A subscriber, or Kafka Connect, gets a change when every member that may lead next has it: after a failover it is never ahead.
         others = [peer for peer in peers() if peer.name != host.name] if copies() or connectors() else []
         waited_for = [region2.member_slot(str(peer.name)) for peer in others]
         newer = {"sync_replication_slots": True, "synchronized_standby_slots": ", ".join(waited_for)}
