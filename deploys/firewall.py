@@ -18,6 +18,7 @@ from deploys.lib.settings import (
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     PostgresqlSettings,
     WorldSettings,
@@ -51,6 +52,9 @@ def ports() -> list[int]:
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
     if "connect" in groups:
         found.add(hosts.settings(ConnectSettings).metrics_port)
+    if "kafka" in groups:
+        kafka = hosts.settings(KafkaSettings)
+        found |= {kafka.client_port, kafka.controller_port, kafka.metrics_port}
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}

@@ -16,6 +16,7 @@ from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, 
 from deploys.connect import connector, worker
 from deploys.connect import watcher as connect_watcher
 from deploys.gateway import gateway
+from deploys.kafka import broker, client, content
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, outbox, patroni, publication, roles, schema, subscription, watcher
@@ -27,6 +28,8 @@ ours = "world" not in groups
 generated.ensure(hosts.secrets())
 if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if hosts.members("kafka"):
+    generated.ensure_kafka(hosts.secrets())
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -40,6 +43,8 @@ if "gateway" in groups:
     gateway.preflight()
 if "connect" in groups:
     worker.preflight()
+if "kafka" in groups:
+    broker.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -58,6 +63,8 @@ if "gateway" in groups:
     wanted += gateway.packages()
 if "connect" in groups:
     wanted += worker.PACKAGES
+if "kafka" in groups:
+    wanted += broker.PACKAGES + client.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -99,6 +106,9 @@ if "gateway" in groups:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "kafka" in groups:
+    broker.broker()
+    content.content()
 if "drill" in groups:
     drill.drill()
 if hosts.members("connect"):
