@@ -71,3 +71,5 @@ drill = [_VPS3]
 monitoring = [_VPS3]
 # One host, or three: with three Kafka survives the loss of one (docs/kafka.md).
 kafka = [_VPS1]
+# Carries change events to Kafka: one host, in group gateway as well (docs/change-events.md).
+connect = [_VPS1]
