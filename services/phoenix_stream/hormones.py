@@ -9,6 +9,7 @@ Why nothing that comes late, twice or at the same time leaves Redis different fr
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
@@ -16,50 +17,49 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 HORMONES = ("dopamine", "oxytocin", "adrenaline", "cortisol")
 FIELDS = (*HORMONES, "seq", "updated_at")
 PREFIX, SUFFIX = "hormone:{", "}"
 PATTERN = "hormone:*"
-BATCH = 1000
-"""Commands in one round trip."""
+BATCH = 500
+"""Agents in one call of the script: some milliseconds in which Redis does nothing else."""
 
 Levels = tuple[float, float, float, float]
 """In the order of HORMONES."""
 
-# One script, so that there is one digest: what it does is its first argument. A sequence number is exact in Lua's numbers below 2^53.
+# One script, so that there is one digest; ARGV[1] says what it does to KEYS, and ARGV[2] is a JSON list with one list of texts for each of
+# them. It answers how many keys it changed. One call for many agents, because what costs is the client's handling of each command.
 SCRIPT = """
-local key, what, found = KEYS[1], ARGV[1], redis.pcall('HGET', KEYS[1], 'seq')
-if type(found) == 'table' then  -- no hash: nobody here wrote it
-  redis.call('DEL', key)
-  found = false
+local what, lines, changed = ARGV[1], cjson.decode(ARGV[2]), 0
+for number, key in ipairs(KEYS) do
+  local found, line = redis.pcall('HMGET', key, 'dopamine', 'oxytocin', 'adrenaline', 'cortisol', 'seq'), lines[number]
+  local stranger = found.err ~= nil  -- no hash: nobody here wrote it
+  local seq = not stranger and found[5]
+  if what == 'read' then
+    lines[number] = stranger and {false, false, false, false, ''} or found
+  elseif what == 'retire' then
+    -- line: seen. The agent is gone. Whoever looked at the key some time ago knows less than an event that came in since.
+    if (seq or '') == line[1] then
+      redis.call('DEL', key)
+      changed = changed + 1
+    end
+  else
+    -- line: seq, levels, updated_at, seen. `write` is an event: one that is not newer than what is there was here before, or comes late.
+    -- `restore` is what PostgreSQL says, and gives way only to an event that came in since the key was seen.
+    local reached = seq and (tonumber(seq) or -1) >= tonumber(line[1])
+    if not reached or (what == 'restore' and (seq or '') == line[7]) then
+      if stranger then redis.call('DEL', key) end
+      redis.call('HSET', key, 'seq', line[1], 'dopamine', line[2], 'oxytocin', line[3], 'adrenaline', line[4], 'cortisol', line[5],
+                 'updated_at', line[6])
+      redis.call('PERSIST', key)
+      changed = changed + 1
+    end
+  end
 end
-local function reached(seq) return found and (tonumber(found) or -1) >= tonumber(seq) end
-local function put(first)
-  redis.call('HSET', key, 'seq', ARGV[first], 'dopamine', ARGV[first + 1], 'oxytocin', ARGV[first + 2],
-             'adrenaline', ARGV[first + 3], 'cortisol', ARGV[first + 4], 'updated_at', ARGV[first + 5])
-  redis.call('PERSIST', key)
-  return 1
-end
-if what == 'write' then
-  -- seq, levels, updated_at: an event. One that is not newer than what is there has been here before, or comes late.
-  if reached(ARGV[2]) then return 0 end
-  return put(2)
-end
--- Whoever looked at the key some time ago knows less than an event that came in since.
-local untouched = (found or '') == ARGV[2]
-if what == 'restore' then
-  -- seen, seq, levels, updated_at: what PostgreSQL says.
-  if not untouched and reached(ARGV[3]) then return 0 end
-  return put(3)
-end
-if what == 'retire' then
-  -- seen: the agent is gone.
-  if not untouched then return 0 end
-  return redis.call('DEL', key)
-end
-return redis.error_reply('hormone script: no such operation')
+if what == 'read' then return cjson.encode(lines) end
+return changed
 """
 
 TRUTH = """
@@ -141,7 +141,7 @@ class Parity:
 
 
 def key(agent: str) -> str:
-    """The key of an agent's hash. The braces keep everything of one agent on one node, should Redis ever be a cluster."""
+    """The key of an agent's hash. By the braces all keys of one agent would lie on one node, were Redis a cluster."""
     return f"{PREFIX}{agent}{SUFFIX}"
 
 
@@ -155,12 +155,12 @@ def change(agent: str, seq: int, levels: Mapping[str, object], at: datetime) -> 
 
 
 def write(client: Any, changes: Iterable[Change]) -> int:
-    """Apply changes in their order, in one round trip for each BATCH. `client` is a redis.Redis.
+    """Apply changes in their order, in one round trip for each BATCH. `client` is a redis.Redis with decode_responses.
 
     One that is not newer than what Redis holds changes nothing. Returns how many were written. Raises redis.RedisError, after which some
     may have been applied: give all of them again.
     """
-    return sum(_run(client, ((key(one.agent), ("write", one.seq, *_texts(one.levels), _moment(one.at))) for one in changes)))
+    return sum(_run(client, "write", ((key(one.agent), [str(one.seq), *_texts(one.levels), _moment(one.at)]) for one in changes)))
 
 
 def rebuild(client: Any, database: Any, *, said: Callable[[str], None] = lambda text: None) -> Rebuilt:
@@ -177,14 +177,14 @@ def rebuild(client: Any, database: Any, *, said: Callable[[str], None] = lambda 
         at = _moment(snapshot.execute("SELECT now()").fetchone()[0])
     said(f"PostgreSQL has {len(truth):,} agents")
     done.agents = len(truth)
-    calls: list[tuple[str, tuple[Any, ...]]] = []
+    calls: list[tuple[str, list[str]]] = []
     for name, levels in truth.items():
         seq, there = newest.get(name), held.get(name)
         if there and there.levels == levels and (there.seq == str(seq) or (seq is None and there.known(highest))):
             done.same += 1
         else:
-            calls.append((name, ("restore", there.seq if there else "", seq or 0, *_texts(levels), at)))
-    done.written = sum(_run(client, calls))
+            calls.append((name, [str(seq or 0), *_texts(levels), at, there.seq if there else ""]))
+    done.written = sum(_run(client, "restore", calls))
     done.newer = len(calls) - done.written
     done.retired = retire(client, {name: there for name, there in held.items() if name not in truth})
     done.seconds = time.monotonic() - started
@@ -193,7 +193,7 @@ def rebuild(client: Any, database: Any, *, said: Callable[[str], None] = lambda 
 
 def retire(client: Any, gone: Mapping[str, Held]) -> int:
     """Remove these keys, except where an event came in since they were read. Returns how many were removed."""
-    return sum(_run(client, ((name, ("retire", there.seq)) for name, there in gone.items())))
+    return sum(_run(client, "retire", ((name, [there.seq]) for name, there in gone.items())))
 
 
 def check(client: Any, database: Any, *, settle_s: float = 5.0, pause_s: float = 0.5, remove_gone: bool = False) -> Parity:
@@ -248,23 +248,25 @@ def _truth(rows: Iterable[tuple[str, float, float, float, float]]) -> dict[str, 
 
 def _held(client: Any, names: Iterable[str] | None = None) -> Iterator[tuple[str, Held]]:
     """What Redis holds, by the name of the key: everything, or these."""
-    found: Iterator[str] = iter(client.scan_iter(match=PATTERN, count=BATCH) if names is None else names)
-    while some := list(islice(found, BATCH)):
-        pipeline = client.pipeline(transaction=False)
-        for name in some:
-            pipeline.hmget(name, FIELDS)
-        for name, values in zip(some, pipeline.execute(raise_on_error=False), strict=True):
-            if isinstance(values, Exception):  # no hash: a stranger's
-                if not str(values).startswith("WRONGTYPE"):
-                    raise values
-                yield name, Held(None, "")
-            elif any(value is not None for value in values):
-                yield name, Held(_levels(values[: len(HORMONES)]), values[len(HORMONES)] or "")
+    wanted = client.scan_iter(match=PATTERN, count=BATCH) if names is None else names
+    asked: list[str] = []
+
+    def lines() -> Iterator[tuple[str, list[str]]]:
+        for name in wanted:
+            asked.append(name)
+            yield name, []
+
+    for answer in _run(client, "read", lines()):
+        values = json.loads(answer)
+        for name, value in zip(asked, values, strict=True):
+            if names is None or any(part is not False for part in value):
+                yield name, Held(_levels(value[: len(HORMONES)]), value[len(HORMONES)] or "")
+        asked.clear()
 
 
-def _levels(values: Sequence[str | None]) -> Levels | None:
+def _levels(values: Sequence[str | Literal[False]]) -> Levels | None:
     try:
-        dopamine, oxytocin, adrenaline, cortisol = (float(value) for value in values if value is not None)
+        dopamine, oxytocin, adrenaline, cortisol = (float(value) for value in values if value is not False)
     except ValueError:
         return None
     return dopamine, oxytocin, adrenaline, cortisol
@@ -279,15 +281,11 @@ def _moment(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _run(client: Any, calls: Iterable[tuple[str, tuple[Any, ...]]]) -> list[int]:
-    """The script for each (key, arguments), BATCH at a time. A pipeline sends the script itself first where Redis does not have it."""
-    script, results, remaining = client.register_script(SCRIPT), list[int](), iter(calls)
+def _run(client: Any, what: str, calls: Iterable[tuple[str, list[str]]]) -> Iterator[Any]:
+    """The script's answer for each BATCH of (key, line). A script that Redis does not have yet is sent to it."""
+    script, remaining = client.register_script(SCRIPT), iter(calls)
     while some := list(islice(remaining, BATCH)):
-        pipeline = client.pipeline(transaction=False)
-        for name, arguments in some:
-            script(keys=[name], args=arguments, client=pipeline)
-        results += pipeline.execute()
-    return results
+        yield script(keys=[name for name, _ in some], args=[what, json.dumps([line for _, line in some])])
 
 
 class _Snapshot:
