@@ -64,7 +64,7 @@ def _open(config: Config, path: Path) -> Sink:
 
 
 def _serve(config: Config, sink: Sink, certificates: Certificates | None, path: Path) -> int:
-    metrics, group = Metrics(sink.name), f"phoenix-stream-{sink.name}"
+    metrics, group = Metrics(sink.name), config.kafka.group or f"phoenix-stream-{sink.name}"
     secret = credential(path)
     try:
         consumer = kafka.consumer(config.kafka, secret, group)

@@ -26,6 +26,8 @@ class Kafka:
     """`host:port`, at least one."""
     instance: str
     """Which of several workers of one sink this is, by the host's name: one that comes back keeps its partitions."""
+    group: str | None = None
+    """Consumer group, "phoenix-stream-<sink>" unless told otherwise: a new one reads everything that the topics still hold."""
     user: str | None = None
     password: str = "kafka.password"  # noqa: S105 - the name of a credential
     ca: Path | None = None
