@@ -53,6 +53,9 @@ AT_START = frozenset(
 )
 """Parameters that Redis takes over only when it starts."""
 
+LISTS = ("bind", "client-output-buffer-limit")
+"""Parameters that are several words."""
+
 
 def members() -> list[Host]:
     """Members of the cluster whose levels the present host holds. Raises SettingsError when the inventory has none."""
@@ -127,8 +130,8 @@ def redis() -> None:
     files(
         name="Configuration, users and units",
         entries=[
-            Directory("/etc/redis", "root", USER, "750"),
-            File(CONFIG, template("redis/redis.conf.j2", parameters=parameters), "root", USER, "640"),
+            Directory("/etc/redis", "root", USER, "2750"),
+            File(CONFIG, template("redis/redis.conf.j2", parameters=parameters, lists=LISTS), "root", USER, "640"),
             File(USERS, template("redis/users.acl.j2", users=ACL, hashes=hashes), "root", USER, "640"),
             Directory(DIRECTORY),
             *[File(f"{DIRECTORY}/{user}.password", hosts.secret(f"redis/{user}"), mode="600") for user in ("admin", "worker")],
