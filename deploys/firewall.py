@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.gateway import cluster
-from deploys.lib import facts, findings, hosts
+from deploys.lib import facts, findings, hosts, streams
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
@@ -20,6 +20,7 @@ from deploys.lib.settings import (
     MonitoringSettings,
     PostgresqlSettings,
     RedisSettings,
+    StreamSettings,
     WorldSettings,
     of,
 )
@@ -52,6 +53,8 @@ def ports() -> list[int]:
     if "redis" in groups:
         redis = hosts.settings(RedisSettings)
         found |= {redis.port, redis.exporter_port}
+    if "stream" in groups:
+        found |= set(streams.ports(hosts.settings(StreamSettings)).values())
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}

@@ -9,7 +9,7 @@ from pyinfra.api import deploy
 
 from deploys import tls
 from deploys.exporters import WEB
-from deploys.lib import hosts, monitoring, verify
+from deploys.lib import hosts, monitoring, streams, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import (
@@ -21,6 +21,7 @@ from deploys.lib.settings import (
     PostgresqlSettings,
     RedisSettings,
     Region2Settings,
+    StreamSettings,
     of,
 )
 from deploys.postgresql import archive
@@ -53,6 +54,8 @@ def targets() -> list[Target]:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
         found += [Target(job, name, address, port) for job, port in jobs.items()]
+        if "stream" in groups:
+            found += [Target("stream", name, address, port) for port in streams.ports(of(member, StreamSettings)).values()]
     return found
 
 

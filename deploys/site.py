@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, tls
+from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tls
 from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
@@ -38,6 +38,8 @@ if "backup" in groups:
     backup.preflight()
 if "gateway" in groups:
     gateway.preflight()
+if "stream" in groups:
+    stream.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -56,6 +58,8 @@ if "gateway" in groups:
     wanted += gateway.packages()
 if "redis" in groups:
     wanted += redis.PACKAGES
+if "stream" in groups:
+    wanted += stream.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -97,6 +101,8 @@ if "redis" in groups:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "stream" in groups:
+    stream.stream()
 if "drill" in groups:
     drill.drill()
 together(name="Together | Everything that Prometheus asks is there")

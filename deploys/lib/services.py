@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from deploys.lib import streams
 from deploys.lib.settings import (
     BackupSettings,
     EtcdSettings,
@@ -17,6 +18,7 @@ from deploys.lib.settings import (
     PlatformHost,
     PostgresqlSettings,
     RedisSettings,
+    StreamSettings,
     WorldSettings,
 )
 
@@ -81,6 +83,9 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
     if "redis" in host.groups:
         yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
         yield Service(name, "hormones", "phoenix-hormones.timer")
+    if "stream" in host.groups:
+        for sink, port in streams.ports(host[StreamSettings]).items():
+            yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
