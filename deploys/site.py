@@ -14,6 +14,7 @@ from pyinfra import host
 
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tls
 from deploys.gateway import gateway
+from deploys.kafka import broker, client, content
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
@@ -25,6 +26,8 @@ ours = "world" not in groups
 generated.ensure(hosts.secrets())
 if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if hosts.members("kafka"):
+    generated.ensure_kafka(hosts.secrets())
 if hosts.members("redis"):
     generated.ensure_redis(hosts.secrets())
 if "backup" in groups:
@@ -38,6 +41,8 @@ if "backup" in groups:
     backup.preflight()
 if "gateway" in groups:
     gateway.preflight()
+if "kafka" in groups:
+    broker.preflight()
 if "stream" in groups:
     stream.preflight()
 sources.sources()
@@ -56,6 +61,8 @@ if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
     wanted += gateway.packages()
+if "kafka" in groups:
+    wanted += broker.PACKAGES + client.PACKAGES
 if "redis" in groups:
     wanted += redis.PACKAGES
 if "stream" in groups:
@@ -101,6 +108,9 @@ if "redis" in groups:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "kafka" in groups:
+    broker.broker()
+    content.content()
 if "stream" in groups:
     stream.stream()
 if "drill" in groups:
