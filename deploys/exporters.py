@@ -8,7 +8,7 @@ from pyinfra.api import deploy
 from deploys import tls
 from deploys.lib import hosts, monitoring, programs, verify, wheels
 from deploys.lib.operations import Directory, File, files, service, template
-from deploys.lib.programs import account
+from deploys.lib.programs import account as account  # noqa: PLC0414 - other services take it from here
 from deploys.lib.settings import ExporterSettings, HostSettings, PostgresqlSettings
 
 PACKAGES = ["prometheus-node-exporter"]

@@ -9,8 +9,8 @@ stream_sinks = ["postgres", "redis"]
 # What Prometheus asks: this port for PostgreSQL's worker, the next for Redis', the one after that for Neo4j's.
 stream_metrics_port = 9195
 
-# How long the brokers wait for a worker that has gone silent before another host's may take its partitions. A worker that is restarted keeps
-# them, so this counts only when a host is lost. The brokers allow no less than 6 s (group.min.session.timeout.ms).
+# How long the brokers wait for a worker that has gone silent before another host's may take its partitions. A worker that is restarted
+# keeps them, so this counts only when a host is lost. The brokers allow no less than 6 s (group.min.session.timeout.ms).
 stream_session_timeout_ms = 6000
 
 # Events written at once, at most, and how long the first of them waits for more. PostgreSQL commits for every batch, so it gets fewer and

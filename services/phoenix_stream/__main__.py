@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
-
 from phoenix_exporter import journal
 from phoenix_exporter.tls import Certificates, TlsError
+
 from phoenix_stream import kafka, sinks
 from phoenix_stream.config import Config, ConfigError, credential, load
 from phoenix_stream.exposition import Exposition
@@ -64,7 +64,7 @@ def _open(config: Config, path: Path) -> Sink:
 
 
 def _serve(config: Config, sink: Sink, certificates: Certificates | None, path: Path) -> int:
-    metrics, group = Metrics(sink.name), config.kafka.group or f"phoenix-stream-{sink.name}"
+    metrics, group = Metrics(sink.name), config.kafka.group or f"stream-{sink.name}"
     secret = credential(path)
     try:
         consumer = kafka.consumer(config.kafka, secret, group)

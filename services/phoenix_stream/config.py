@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phoenix_exporter.config import ConfigError, Listen, Tls, read
+
 from phoenix_stream.sink import BATCH
 
 __all__ = ["Batches", "Config", "ConfigError", "Kafka", "credential", "load"]
@@ -27,7 +28,7 @@ class Kafka:
     instance: str
     """Which of several workers of one sink this is, by the host's name: one that comes back keeps its partitions."""
     group: str | None = None
-    """Consumer group, "phoenix-stream-<sink>" unless told otherwise: a new one reads everything that the topics still hold."""
+    """Consumer group, "stream-<sink>" unless told otherwise: a new one reads everything that the topics still hold."""
     user: str | None = None
     password: str = "kafka.password"  # noqa: S105 - the name of a credential
     ca: Path | None = None
@@ -39,8 +40,8 @@ class Kafka:
 
 @dataclass(frozen=True)
 class Batches:
-    """`events`: at most so many at once. `linger_ms`: how long the first waits for more. `first_s`, `most_s`: the pauses between tries while
-    the store is away, doubled each time, less a random part."""
+    """`events`: at most so many at once. `linger_ms`: how long the first waits for more. `first_s`, `most_s`: the pauses between tries
+    while the store is away, doubled each time, less a random part."""
 
     events: int = BATCH
     linger_ms: int = 5

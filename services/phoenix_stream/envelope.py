@@ -22,8 +22,11 @@ class Malformed(Exception):
     """The bytes are no event that this sink understands; one line that says why."""
 
 
-def decode(topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, versions: Mapping[str, int]) -> Event:
-    """The event of one message. `versions` holds the events that are understood and the newest version of each. Raises Malformed."""
+def decode(place: tuple[str, int, int], key: bytes | None, value: bytes | None, versions: Mapping[str, int]) -> Event:
+    """The event of one message, read at `place` (topic, partition, offset). Raises Malformed.
+
+    `versions` holds the events that are understood, and the newest version of each.
+    """
     if value is None:
         raise Malformed("no value")
     if key is None:
@@ -56,7 +59,7 @@ def decode(topic: str, partition: int, offset: int, key: bytes | None, value: by
         occurred_at = moment(_of(document, "occurred_at", str))
     except ValueError as error:
         raise Malformed(f"occurred_at {error}") from None
-    return Event(topic, partition, offset, name, event, version, identity, seq, occurred_at, data)
+    return Event(*place, name, event, version, identity, seq, occurred_at, data)
 
 
 def moment(text: str) -> datetime:

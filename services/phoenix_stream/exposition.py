@@ -16,8 +16,9 @@ from typing import Any
 from phoenix_exporter.config import Listen
 from phoenix_exporter.server import IP_FREEBIND
 from phoenix_exporter.tls import Certificates
-from phoenix_stream.metrics import Metrics
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from phoenix_stream.metrics import Metrics
 
 PATIENCE_S = 5.0
 
@@ -58,8 +59,9 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 32
 
-
-    def __init__(self, address: str, listen: Listen, certificates: Certificates | None, metrics: Metrics, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, address: str, listen: Listen, certificates: Certificates | None, metrics: Metrics, ready: Callable[[], bool]
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.metrics, self.ready, self._certificates = metrics, ready, certificates
         self._places = threading.BoundedSemaphore(listen.max_clients)
@@ -119,5 +121,3 @@ class Exposition:
         """Stop listening. Threads end with the process."""
         for server in self._servers:
             server.socket.close()
-
-

@@ -10,8 +10,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
-
 from phoenix_exporter import journal
+
 from phoenix_stream.config import Kafka
 from phoenix_stream.metrics import Metrics
 from phoenix_stream.sink import Credential, Unavailable
@@ -135,7 +135,9 @@ class DeadLetters:
 class Lag(threading.Thread):
     """Asks the brokers every few seconds how far each partition goes; says how much of it is not applied yet."""
 
-    def __init__(self, sink: str, settings: Mapping[str, Any], applied: Callable[[], Mapping[tuple[str, int], int]], metrics: Metrics) -> None:
+    def __init__(
+        self, sink: str, settings: Mapping[str, Any], applied: Callable[[], Mapping[tuple[str, int], int]], metrics: Metrics
+    ) -> None:
         """`applied` gives the next offset of each partition that the worker has."""
         super().__init__(daemon=True, name="lag")
         self._sink, self._settings, self._applied, self._metrics = sink, dict(settings), applied, metrics

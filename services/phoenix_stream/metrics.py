@@ -12,31 +12,38 @@ class Metrics:
     """The metrics of one worker, in a registry of their own."""
 
     def __init__(self, sink: str) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        known = {"registry": self.registry}
-        both = ("sink", "topic")
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._sink = sink
-        self.events = Counter("phoenix_stream_events", "Events read, by what became of them: applied or rejected.", (*both, "outcome"), **known)
+        one, topic = ["sink"], ["sink", "topic"]
+        self.events = Counter(
+            "phoenix_stream_events", "Events read, by what became of them: applied or rejected.", [*topic, "outcome"], registry=registry
+        )
         self.end_to_end = Histogram(
             "phoenix_stream_end_to_end_seconds",
             "From the moment an event tells (occurred_at) until its store had it.",
-            both,
+            topic,
             buckets=_SECONDS,
-            **known,
+            registry=registry,
         )
-        self.lag = Gauge("phoenix_stream_lag_events", "Events of the partition that are not applied yet.", (*both, "partition"), **known)
-        self.partitions = Gauge("phoenix_stream_partitions", "Partitions this worker has of the topic.", both, **known)
-        self.batch_events = Histogram("phoenix_stream_batch_events", "Events applied at once.", ("sink",), buckets=_EVENTS, **known).labels(sink)
-        self.batch_seconds = Histogram(
-            "phoenix_stream_batch_seconds", "Time the store took for a batch.", ("sink",), buckets=_SECONDS, **known
+        self.lag = Gauge(
+            "phoenix_stream_lag_events", "Events of the partition that are not applied yet.", [*topic, "partition"], registry=registry
+        )
+        self.partitions = Gauge("phoenix_stream_partitions", "Partitions this worker has of the topic.", topic, registry=registry)
+        self.batch_events = Histogram(
+            "phoenix_stream_batch_events", "Events applied at once.", one, buckets=_EVENTS, registry=registry
         ).labels(sink)
-        self.store_up = Gauge("phoenix_stream_store_up", "Whether the store worked when last asked.", ("sink",), **known).labels(sink)
-        self.kafka_up = Gauge("phoenix_stream_kafka_up", "Whether the brokers answered when last asked.", ("sink",), **known).labels(sink)
-        self.held = Gauge("phoenix_stream_held_events", "Events kept while the store is away.", ("sink",), **known).labels(sink)
-        self.retries = Counter("phoenix_stream_retries", "Batches tried again because the store was away.", ("sink",), **known).labels(sink)
+        self.batch_seconds = Histogram(
+            "phoenix_stream_batch_seconds", "Time the store took for a batch.", one, buckets=_SECONDS, registry=registry
+        ).labels(sink)
+        self.store_up = Gauge("phoenix_stream_store_up", "Whether the store worked when last asked.", one, registry=registry).labels(sink)
+        self.kafka_up = Gauge("phoenix_stream_kafka_up", "Whether the brokers answered when asked.", one, registry=registry).labels(sink)
+        self.held = Gauge("phoenix_stream_held_events", "Events kept while the store is away.", one, registry=registry).labels(sink)
+        self.retries = Counter("phoenix_stream_retries", "Batches tried again because the store was away.", one, registry=registry).labels(
+            sink
+        )
         self.commit_failures = Counter(
-            "phoenix_stream_commit_failures", "Commits that the brokers refused; what they told is applied again.", ("sink",), **known
+            "phoenix_stream_commit_failures", "Commits that the brokers refused; what they told is applied again.", one, registry=registry
         ).labels(sink)
 
     def topic(self, topic: str) -> None:

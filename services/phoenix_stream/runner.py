@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-
 from phoenix_exporter import journal
+
 from phoenix_stream.config import Batches
 from phoenix_stream.envelope import Malformed, decode
 from phoenix_stream.kafka import said
@@ -50,7 +50,7 @@ class _Item:
 
 
 class BackOff:
-    """Pauses between tries: doubled each time up to `most_s`, less a random part of up to a half, so that workers do not come all at once."""
+    """Pauses between tries: doubled each time up to `most_s`, less a random part of up to a half: workers do not come all at once."""
 
     def __init__(self, first_s: float, most_s: float) -> None:
         self._first, self._most = first_s, most_s
@@ -58,7 +58,7 @@ class BackOff:
 
     def next_s(self) -> float:
         """The next pause, in seconds."""
-        pause = min(self._most, self._first * 2 ** min(self._tries, 20))
+        pause = min(self._most, self._first * 2.0 ** min(self._tries, 20))
         self._tries += 1
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
@@ -85,6 +85,7 @@ class Runner:
         self._next: dict[tuple[str, int], int] = {}
         """The offset after the last one applied, of each partition that is ours."""
         self._store_asked_at = 0.0
+        self._store_up = False
         for topic in sink.topics:
             metrics.topic(topic)
 
@@ -99,13 +100,11 @@ class Runner:
 
     def ready(self) -> bool:
         """Whether partitions are ours and the store works."""
-        return bool(self._next) and self._metrics.store_up._value.get() == 1.0
+        return bool(self._next) and self._store_up
 
     def run(self) -> None:
         """Work until stop(). Raises KafkaException when the consumer cannot go on; nothing is lost by starting anew."""
-        self._consumer.subscribe(
-            list(self._sink.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        self._consumer.subscribe(list(self._sink.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
         try:
             while not self._stopping:
                 self._turned()
@@ -135,7 +134,7 @@ class Runner:
                 continue
             topic, partition, offset = str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)
             try:
-                event = decode(topic, partition, offset, message.key(), message.value(), self._sink.versions)
+                event = decode((topic, partition, offset), message.key(), message.value(), self._sink.versions)
                 yield _Item(message, event)
             except Malformed as reason:
                 yield _Item(message, None, str(reason))
@@ -235,12 +234,14 @@ class Runner:
 
     def _away(self, reason: str) -> None:
         self._store_asked_at = time.monotonic()
+        self._store_up = False
         self._metrics.store_up.set(0)
         self._metrics.held.set(len(self._held))
         said.throttled("store is away", sink=self._sink.name, held=len(self._held), reason=reason)
 
     def _back(self) -> None:
         self._store_asked_at = time.monotonic()
+        self._store_up = True
         self._metrics.store_up.set(1)
 
     def _pause(self) -> None:

@@ -54,7 +54,7 @@ class Sink(Protocol):
     """
 
     name: str
-    """Name of the unit's instance and of the consumer group, "phoenix-stream-<name>"."""
+    """Name of the unit's instance and of the consumer group, "stream-<name>"."""
     topics: tuple[str, ...]
     versions: Mapping[str, int]
     """Events this sink understands, with the newest version of each: {"agent.heartbeat": 1}. Others are dead letters."""

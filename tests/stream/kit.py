@@ -1,4 +1,4 @@
-"""What the stream workers stand between, for tests and the benchmark: a bare broker, a Redis, worker processes; all on loopback, all thrown away.
+"""What the stream workers stand between, for tests and the benchmark: a bare broker, a Redis, worker processes; all on loopback.
 
 PostgreSQL is tests/exporter/cluster.py's.
 """
@@ -209,7 +209,7 @@ class RedisServer:
         self.process = subprocess.Popen(
             ["redis-server", str(self.directory / "redis.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory
         )
-        wait_until(lambda: self._answers(), 20, "Redis answers")
+        wait_until(self._answers, 20, "Redis answers")
 
     def _answers(self) -> bool:
         try:
@@ -232,7 +232,8 @@ def running_redis() -> Iterator[RedisServer]:
     directory = Path(tempfile.mkdtemp(prefix="phoenix-redis-"))
     server = RedisServer(directory, free_port(), secrets.token_urlsafe(18))
     (directory / "redis.conf").write_text(
-        f"bind 127.0.0.1\nport {server.port}\nrequirepass {server.password}\nappendonly yes\nappendfsync everysec\nsave \"\"\ndir {directory}\n"
+        f"bind 127.0.0.1\nport {server.port}\nrequirepass {server.password}\nappendonly yes\nappendfsync everysec\n"
+        f'save ""\ndir {directory}\n'
     )
     try:
         server.start()
@@ -289,7 +290,7 @@ class Worker:
     def metrics(self) -> dict[str, float]:
         """Its samples, as Prometheus would read them; empty while it does not answer."""
         with suppress(OSError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
                 lines = answer.read().decode().splitlines()
             return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
         return {}

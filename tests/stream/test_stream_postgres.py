@@ -123,7 +123,8 @@ def test_poison_is_set_aside_with_its_reason_and_the_rest_goes_on(
     settled(broker, postgres)
     found = reasons(broker, postgres)
     assert len(found) == len(poison) + 4
-    for reason in (*poison, "there is no team", "global_consciousness has to be", "time is not within", "invalid input syntax for type interval"):
+    rows = ("there is no team", "global_consciousness has to be", "time is not within", "invalid input syntax for type interval")
+    for reason in (*poison, *rows):
         assert sum(reason in one for one in found) == 1, (reason, found)
     for message, headers in letters(broker, postgres):
         assert headers["topic"] in TOPICS

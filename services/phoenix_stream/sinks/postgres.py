@@ -10,13 +10,17 @@ moment and team the last one counts.
 from __future__ import annotations
 
 import math
+import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import psycopg
+from phoenix_exporter.session import shut
+from psycopg.types.json import Jsonb
 
 from phoenix_stream.envelope import moment
 from phoenix_stream.sink import Credential, Event, Rejected, Unavailable
@@ -53,6 +57,30 @@ _PATIENCE = {
     "tcp_user_timeout": 5000,
     "options": "-c statement_timeout=4s -c lock_timeout=3s -c idle_in_transaction_session_timeout=10s -c jit=off",
 }
+
+
+T = TypeVar("T")
+
+
+# The server's own time-outs come first; a server that is frozen keeps none.
+DEADLINE_S = 4.5
+
+
+@contextmanager
+def _deadline(connection: psycopg.Connection) -> Iterator[None]:
+    """Nothing on the connection takes longer than DEADLINE_S: then its socket is shut, and libpq sees the end of the stream."""
+    timer = threading.Timer(DEADLINE_S, _shut, [connection])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _shut(connection: psycopg.Connection) -> None:
+    with suppress(OSError, psycopg.Error):
+        shut(connection.pgconn.socket)
 
 
 class Poison(Exception):
@@ -116,18 +144,19 @@ class Postgres:
                     columns = [list(column) for column in zip(*sorted(beats), strict=True)]
                     problems = connection.execute(HEARTBEATS, columns).fetchall()
                 if rows:
-                    connection.execute(CONSCIOUSNESS, [psycopg.types.json.Jsonb(list(rows))])
+                    connection.execute(CONSCIOUSNESS, [Jsonb(list(rows))])
             return problems
 
         return self._ask(work)
 
-    def _ask(self, work: Any) -> Any:
+    def _ask(self, work: Callable[[psycopg.Connection], T]) -> T:
         """Run `work` on the connection, a new one when there is none. Raises Unavailable, or what the data did wrong."""
         try:
             if self._connection is None or self._connection.closed:
                 # Read for every connection, so that a new password needs no restart of PostgreSQL's other clients first.
                 self._connection = psycopg.connect(**self._arguments, password=self._password(self._password_name), autocommit=True)
-            return work(self._connection)
+            with _deadline(self._connection):
+                return work(self._connection)
         except (psycopg.DataError, psycopg.IntegrityError):
             raise  # the runner finds out whose it is
         except (psycopg.Error, OSError) as error:

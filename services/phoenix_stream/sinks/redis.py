@@ -61,8 +61,8 @@ class Redis:
     def _ask(self, work: Any) -> None:
         try:
             if self._connected is None:
-                secret = {} if self._password is None else {"password": self._password(self._password_name)}
-                self._connected = redis.Redis(**self._arguments, **secret)
+                secret: dict[str, Any] = {} if self._password is None else {"password": self._password(self._password_name)}
+                self._connected = redis.Redis(**(dict(self._arguments) | secret))
             work(self._connected)
         except (redis.RedisError, OSError) as error:
             # Whatever Redis answers (loading, no memory left, a right that is missing) is no event's fault: they were checked before.
