@@ -152,12 +152,13 @@ BEGIN
                        s.source, 'tell_' || s.maker);
         -- Of these tables the board's role, whom row security shows every task, reads what the graph knows and no more.
         EXECUTE format('GRANT SELECT (%s) ON phoenix.%I TO phoenix_board', (SELECT string_agg(quote_ident(c), ', ') FROM unnest(s.columns) c), s.source);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION phoenix.%I TO phoenix_board', s.maker);
+        -- A view's functions are called as whoever asks the view.
+        EXECUTE format('GRANT EXECUTE ON FUNCTION phoenix.%I TO phoenix_board, graph', s.maker);
     END LOOP;
 END
 $do$;
 GRANT EXECUTE ON FUNCTION phoenix.graph_sources(), phoenix.graph_node(text, uuid, jsonb), phoenix.graph_key(jsonb),
-    phoenix.graph_edge(text, text, uuid, text, uuid, jsonb, text), phoenix.rfc3339(timestamptz), phoenix.finite(double precision) TO phoenix_board;
+    phoenix.graph_edge(text, text, uuid, text, uuid, jsonb, text), phoenix.rfc3339(timestamptz), phoenix.finite(double precision) TO phoenix_board, graph;
 
 -- ---------------------------------------------------------------------------------------------------------------- the whole graph
 SET ROLE phoenix_board;
@@ -169,6 +170,7 @@ BEGIN
         FROM phoenix.graph_sources());
 END
 $do$;
+GRANT SELECT ON phoenix.graph_elements TO phoenix_owner, graph;
 COMMENT ON VIEW phoenix.graph_elements IS 'Every node and edge that the knowledge graph has to have, as in the data of graph.changed: what a rebuild and a check read';
 SET ROLE phoenix_owner;
 
@@ -185,3 +187,6 @@ CREATE OR REPLACE FUNCTION phoenix.record_graph_migration(version text, descript
     WHERE m.checksum <> excluded.checksum
 $$;
 COMMENT ON FUNCTION phoenix.record_graph_migration IS 'Notes that a file of sql/cypher/ is applied; the time is that of the first, or of the change';
+
+-- Who rebuilds and checks reads this, and nothing else of the platform.
+GRANT EXECUTE ON FUNCTION phoenix.newest_event(), phoenix.record_graph_migration(text, text, text) TO graph;

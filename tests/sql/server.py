@@ -36,6 +36,7 @@ ROLES = """
     CREATE ROLE monitor LOGIN IN ROLE pg_monitor;
     CREATE ROLE public_api LOGIN;
     CREATE ROLE drill LOGIN;
+    CREATE ROLE graph LOGIN;
     CREATE ROLE pgbouncer LOGIN;
 """
 
