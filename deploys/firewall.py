@@ -19,6 +19,7 @@ from deploys.lib.settings import (
     HostSettings,
     MonitoringSettings,
     PostgresqlSettings,
+    RedisSettings,
     WorldSettings,
     of,
 )
@@ -48,6 +49,9 @@ def ports() -> list[int]:
     if "gateway" in groups:
         gateway = hosts.settings(GatewaySettings)
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
+    if "redis" in groups:
+        redis = hosts.settings(RedisSettings)
+        found |= {redis.port, redis.exporter_port}
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
@@ -68,6 +72,9 @@ def per_client() -> dict[int, int]:
         # Clients by the thousand, often behind one address; still not all that there are.
         gateway = hosts.settings(GatewaySettings)
         limits[gateway.port] = gateway.max_clients * 6 // 10
+    if "redis" in host.groups:
+        redis = hosts.settings(RedisSettings)
+        limits[redis.port] = redis.max_clients * 6 // 10
     return limits
 
 

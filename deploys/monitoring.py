@@ -19,6 +19,7 @@ from deploys.lib.settings import (
     HostSettings,
     MonitoringSettings,
     PostgresqlSettings,
+    RedisSettings,
     Region2Settings,
     of,
 )
@@ -46,6 +47,8 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
+        if "redis" in groups:
+            jobs["redis"] = of(member, RedisSettings).exporter_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}

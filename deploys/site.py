@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
+from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, tls
 from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
@@ -25,6 +25,8 @@ ours = "world" not in groups
 generated.ensure(hosts.secrets())
 if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if hosts.members("redis"):
+    generated.ensure_redis(hosts.secrets())
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -52,6 +54,8 @@ if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
     wanted += gateway.packages()
+if "redis" in groups:
+    wanted += redis.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -88,6 +92,8 @@ if ours:
     exporters.node()
 if "gateway" in groups:
     gateway.gateway()
+if "redis" in groups:
+    redis.redis()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()

@@ -45,6 +45,8 @@ BEGIN
     END LOOP;
     ALTER DEFAULT PRIVILEGES IN SCHEMA phoenix GRANT SELECT ON TABLES TO monitor;
     GRANT EXECUTE ON FUNCTION phoenix.applied_migrations() TO monitor;
+    -- The comparison of Redis with PostgreSQL asks for levels as they are told to Redis.
+    GRANT EXECUTE ON FUNCTION phoenix.hormones(jsonb), phoenix.hormone_or_rest(jsonb, jsonb) TO monitor;
 
     -- samurai_agent. Of personas everything but the e-mail: listed, so that a column added later stays closed until somebody opens it.
     GRANT SELECT, INSERT, UPDATE ON phoenix.tasks TO samurai_agent;

@@ -16,6 +16,7 @@ from deploys.lib.settings import (
     Platform,
     PlatformHost,
     PostgresqlSettings,
+    RedisSettings,
     WorldSettings,
 )
 
@@ -77,6 +78,9 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
         yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
+    if "redis" in host.groups:
+        yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
+        yield Service(name, "hormones", "phoenix-hormones.timer")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -115,5 +119,7 @@ def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
         ]
     if "gateway" in host.groups:
         found.append(("pgbouncer-exporter", "prometheus-pgbouncer-exporter.service", host[GatewaySettings].exporter_port))
+    if "redis" in host.groups:
+        found.append(("redis-exporter", "prometheus-redis-exporter.service", host[RedisSettings].exporter_port))
     for name, unit, port in found:
         yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

@@ -186,6 +186,25 @@ class GatewaySettings(ServiceSettings):
         return self
 
 
+class RedisSettings(ServiceSettings):
+    """Redis, which holds the hormone levels of the agents for those who ask all the time."""
+
+    prefix = "redis"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster whose agents' levels it holds."""
+    port: Port
+    exporter_port: Port
+    memory_share: float = Field(gt=0.005, le=0.5)
+    """Share of the host's RAM that its data may take."""
+    max_clients: int = Field(ge=50, le=50_000)
+    """Connections that it takes."""
+    parity_every_s: int = Field(ge=10, le=3600)
+    """How often everything is compared with PostgreSQL."""
+    parity_settle_s: int = Field(ge=0, le=60)
+    """How long a level may be different before a comparison counts it."""
+
+
 class ExporterSettings(ServiceSettings):
     """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
 
@@ -335,6 +354,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         PostgresqlSettings,
         Region2Settings,
         GatewaySettings,
+        RedisSettings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,

@@ -62,10 +62,15 @@ if what == 'read' then return cjson.encode(lines) end
 return changed
 """
 
+# Levels that are four numbers of a sensible size, as nearly all are, need no function: five times as quick.
 TRUTH = """
 SELECT a.id::text, (h.levels ->> 'dopamine')::float8, (h.levels ->> 'oxytocin')::float8,
        (h.levels ->> 'adrenaline')::float8, (h.levels ->> 'cortisol')::float8
-FROM phoenix.agents a CROSS JOIN LATERAL (SELECT phoenix.hormones(a.hormone_levels) AS levels OFFSET 0) h
+FROM phoenix.agents a CROSS JOIN LATERAL (
+    SELECT CASE WHEN a.hormone_levels @@ 'strict $.dopamine > -1000000 && $.dopamine < 1000000 && $.oxytocin > -1000000
+                    && $.oxytocin < 1000000 && $.adrenaline > -1000000 && $.adrenaline < 1000000 && $.cortisol > -1000000
+                    && $.cortisol < 1000000'
+                THEN a.hormone_levels ELSE phoenix.hormones(a.hormone_levels) END AS levels OFFSET 0) h
 WHERE a.decommissioned_at IS NULL
 """
 """The levels of every agent that has a key, complete and as numbers: what events carry as well."""
