@@ -18,6 +18,7 @@ from deploys.lib.settings import (
     GatewaySettings,
     HostSettings,
     MonitoringSettings,
+    Neo4jSettings,
     PostgresqlSettings,
     RedisSettings,
     WorldSettings,
@@ -52,6 +53,8 @@ def ports() -> list[int]:
     if "redis" in groups:
         redis = hosts.settings(RedisSettings)
         found |= {redis.port, redis.exporter_port}
+    if "neo4j" in groups:
+        found.add(hosts.settings(Neo4jSettings).port)
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}

@@ -23,6 +23,7 @@ from deploys.lib.settings import (
     Region2Settings,
     of,
 )
+from deploys.neo4j import graph
 from deploys.postgresql import archive
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
@@ -74,6 +75,8 @@ def expected() -> list[Expected]:
         extra.append(Expected(name, "region2" if "region2" in member.groups else "platform"))
         if cluster in copies and clusters[cluster] > 1:
             extra.append(Expected(name, "failover_slot"))
+    for member in hosts.members("neo4j"):
+        extra += [Expected(str(member.name), "neo4j")] + [Expected(str(member.name), "graph_backup")] * graph.backs_up(member)
     extra += [Expected(str(member.name), "drill") for member in hosts.members("drill")]
     return monitoring.expected_of(scraped, extra)
 

@@ -16,6 +16,7 @@ from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, 
 from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
+from deploys.neo4j import server as neo4j
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
 from deploys.world import alerts, s3
 
@@ -27,6 +28,8 @@ if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
 if hosts.members("redis"):
     generated.ensure_redis(hosts.secrets())
+if hosts.members("neo4j"):
+    generated.ensure_neo4j(hosts.secrets())
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -56,6 +59,8 @@ if "gateway" in groups:
     wanted += gateway.packages()
 if "redis" in groups:
     wanted += redis.PACKAGES
+if "neo4j" in groups:
+    wanted += neo4j.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -94,6 +99,8 @@ if "gateway" in groups:
     gateway.gateway()
 if "redis" in groups:
     redis.redis()
+if "neo4j" in groups:
+    neo4j.neo4j()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()

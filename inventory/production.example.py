@@ -68,6 +68,8 @@ region2 = [_VPS3]
 gateway = [_VPS1, _VPS2]
 # The agents' hormone levels (docs/redis.md).
 redis = [_VPS1]
+# The knowledge graph (docs/graph.md).
+neo4j = [_VPS1]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 monitoring = [_VPS3]

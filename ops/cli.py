@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "drill": ("drill", "rehearse a disaster and measure it"),
     "failover": ("failover", "let another member of the database cluster lead, and show that nothing was lost"),
     "hormones": ("hormones", "compare the hormone levels in Redis with PostgreSQL, or make them equal"),
+    "graph": ("graph", "compare the knowledge graph with PostgreSQL, or make it equal"),
     "seed": ("seeding", "fill the database with believable data of any size"),
     "ssh": ("shells", "log in to a host, or run one command there"),
     "psql": ("shells", "psql on the server that takes writes"),

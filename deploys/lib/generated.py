@@ -8,7 +8,18 @@ from deploys.lib.pki import Authority
 from deploys.lib.secrets import SecretStore
 
 # Those of deploys/postgresql/roles.py, which the command line does without: it brings pyinfra.
-POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill", "graph")
+POSTGRESQL_LOGINS = (
+    "architect",
+    "samurai_agent",
+    "monitor",
+    "public_api",
+    "pgbouncer",
+    "replicator",
+    "rewind",
+    "subscriber",
+    "drill",
+    "graph",
+)
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
 
@@ -18,6 +29,7 @@ S3_KEYS = ("backup/s3-key", "backup/s3-secret")
 RETENTION_KEYS = ("backup/retention-key", "backup/retention-secret")
 S3_ROOT_KEYS = ("world/s3-root-key", "world/s3-root-secret")
 CIPHER = "backup/cipher"
+NEO4J = "neo4j/neo4j"
 REDIS_USERS = ("admin", "worker", "agent", "monitor")
 
 
@@ -46,6 +58,11 @@ def ensure_redis(store: SecretStore) -> None:
     """Make the passwords of Redis' users."""
     for user in REDIS_USERS:
         store.ensure(f"redis/{user}", password)
+
+
+def ensure_neo4j(store: SecretStore) -> None:
+    """Make the password of Neo4j's one user."""
+    store.ensure(NEO4J, password)
 
 
 def _s3_account() -> tuple[str, str]:

@@ -13,6 +13,7 @@ from deploys.lib.settings import (
     GatewaySettings,
     HostSettings,
     MonitoringSettings,
+    Neo4jSettings,
     Platform,
     PlatformHost,
     PostgresqlSettings,
@@ -81,6 +82,12 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
     if "redis" in host.groups:
         yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
         yield Service(name, "hormones", "phoenix-hormones.timer")
+    if "neo4j" in host.groups:
+        yield Service(name, "neo4j", "neo4j.service", "tcp", address, host[Neo4jSettings].port)
+        yield Service(name, "graph-metrics", "phoenix-graph-metrics.timer")
+        yield Service(name, "graph-parity", "phoenix-graph-parity.timer")
+        if "backup" in host.groups:
+            yield Service(name, "graph-backup", "phoenix-graph-backup.timer")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")

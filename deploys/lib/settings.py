@@ -205,6 +205,24 @@ class RedisSettings(ServiceSettings):
     """How long a level may be different before a comparison counts it."""
 
 
+class Neo4jSettings(ServiceSettings):
+    """Neo4j, which holds the knowledge graph."""
+
+    prefix = "neo4j"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster that the graph is made from."""
+    port: Port
+    memory_share: float = Field(gt=0.005, le=0.8)
+    """Share of the host's RAM for heap and page cache together."""
+    parity_every_s: int = Field(ge=30, le=86_400)
+    """How often everything is compared with PostgreSQL."""
+    parity_settle_s: int = Field(ge=0, le=300)
+    """How long something may be different before a comparison counts it."""
+    backup_calendar: str = Field(pattern=r"^[A-Za-z0-9*:.,/ ~+_-]+$")
+    """When a dump is taken, as systemd's OnCalendar."""
+
+
 class ExporterSettings(ServiceSettings):
     """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
 
@@ -355,6 +373,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         Region2Settings,
         GatewaySettings,
         RedisSettings,
+        Neo4jSettings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,

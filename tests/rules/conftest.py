@@ -115,7 +115,7 @@ def rendered(targets: list[Target], tmp_path_factory: pytest.TempPathFactory) ->
     """A directory with the rule files, with the default thresholds, and the test cases beside them."""
     directory = tmp_path_factory.mktemp("rules")
     (directory / "rules").mkdir()
-    features = ("postgresql", "platform", "tls", "drill")
+    features = ("postgresql", "platform", "tls", "drill", "neo4j", "graph_backup")
     expected = monitoring.expected_of(targets, [Expected("vps1", feature) for feature in features])
     for name, text in monitoring.rules(expected=expected, runbook_url=RUNBOOK_URL).items():
         (directory / "rules" / name).write_text(text)

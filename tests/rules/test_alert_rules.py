@@ -62,6 +62,12 @@ MAY_BE_ABSENT = {
     "phoenix_drill_last_success_timestamp_seconds",
     "phoenix_drill_rpo_seconds",
     "phoenix_drill_rto_seconds",
+    # Only on the hosts of Neo4j; when one is missing, Neo4jDown, GraphNotCompared or GraphBackupOld fires.
+    "phoenix_neo4j_up",
+    "phoenix_neo4j_checked_timestamp_seconds",
+    "phoenix_graph_differences",
+    "phoenix_graph_checked_timestamp_seconds",
+    "phoenix_graph_backup_last_success_timestamp_seconds",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }

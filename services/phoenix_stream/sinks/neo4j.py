@@ -6,13 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neo4j import GraphDatabase, TrustCustomCAs
 from neo4j.exceptions import AuthError, DriverError, Neo4jError, TransientError
 
 from phoenix_stream import graph
+from phoenix_stream.neo4j_driver import connect
 from phoenix_stream.sink import Credential, Event, Rejected, Unavailable
 
-TIMEOUT_S = 10.0
 SWEEP_S = 3600.0
 
 
@@ -67,23 +66,6 @@ class Neo4jSink:
             if error.code and error.code.startswith("Neo.DatabaseError"):  # its disk, its memory: not the event's fault
                 raise Unavailable(f"Neo4j at {self._uri}: {error.message}") from error
             raise
-
-
-def connect(*, uri: str, user: str, password: str, ca: str) -> Any:
-    """A driver for a server whose certificate is of the authority in file `ca`. It connects when it is used; a query is tried again for
-    seconds, not for minutes."""
-    return GraphDatabase.driver(
-        uri,
-        auth=(user, password),
-        encrypted=True,
-        trusted_certificates=TrustCustomCAs(ca),
-        connection_timeout=TIMEOUT_S,
-        connection_acquisition_timeout=TIMEOUT_S,
-        max_transaction_retry_time=TIMEOUT_S,
-        liveness_check_timeout=30.0,
-        telemetry_disabled=True,
-        notifications_min_severity="OFF",
-    )
 
 
 def open_sink(settings: Mapping[str, Any], credential: Credential) -> Neo4jSink:
