@@ -187,6 +187,43 @@ def test_a_key_that_an_event_wrote_meanwhile_is_not_removed(client: Any) -> None
     assert client.exists(hormones.key(ONE)) == 1
 
 
+def cascade(client: Any, database: Database) -> None:
+    """A change that reaches Redis at once."""
+    before = database.execute("SELECT coalesce(max(seq), 0) FROM phoenix.outbox").fetchone()
+    database.execute("SELECT phoenix.cascade_hormone('cortisol', 0.2)")
+    told = database.execute("SELECT aggregateid, seq, payload -> 'data' -> 'levels' FROM phoenix.outbox WHERE seq > %s", before)
+    hormones.write(client, [hormones.change(agent, seq, data, AT) for agent, seq, data in told])
+
+
+@pytest.mark.parametrize("moment", ["Redis holds", "PostgreSQL has"])
+def test_an_event_that_arrives_while_a_rebuild_works_is_not_undone(cluster: Any, client: Any, database: Database, moment: str) -> None:
+    """Between reading Redis and the snapshot, and between the snapshot and writing."""
+    agents(database, 3)
+    hormones.rebuild(client, database)
+    client.hset(hormones.key(agents(database, 1)[0]), "cortisol", "9")
+    client.hset(sorted(client.keys())[0], "cortisol", "9")
+    with cluster.admin() as other:
+        hormones.rebuild(client, database, said=lambda text: cascade(client, other) if text.startswith(moment) else None)
+    assert found(client, database) == []
+
+
+def test_redis_is_read_before_the_snapshot_is_taken(cluster: Any, client: Any, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a level that an event brought after the snapshot would look like one of another future, and be undone."""
+    agents(database, 3)
+    hormones.rebuild(client, database)
+    read = hormones._held
+    with cluster.admin() as other:
+
+        def later(*arguments: Any) -> Any:
+            cascade(client, other)
+            return read(*arguments)
+
+        monkeypatch.setattr(hormones, "_held", later)
+        hormones.rebuild(client, database)
+        monkeypatch.setattr(hormones, "_held", read)
+    assert found(client, database) == []
+
+
 def test_what_becomes_equal_in_time_is_no_difference(client: Any, database: Database) -> None:
     (agent,) = agents(database, 1)
     started = time.monotonic()
