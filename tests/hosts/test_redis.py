@@ -158,7 +158,7 @@ def test_no_password_lies_open(server: Host, secrets: SecretStore) -> None:
     assert all(hashlib.sha256(one.encode()).hexdigest() in text and one not in text for one in passwords)
     seen = server.check_output(
         "ps -eo args; journalctl -u redis-server -u phoenix-hormones -u prometheus-redis-exporter --no-pager; "
-        "find /etc /run /usr/local /var/lib/redis -xdev -type f -perm /004 -size -64k -exec cat {} + 2>/dev/null"
+        "find /etc /run /usr/local /var/lib/redis -xdev -type f -perm /004 -size -64k -exec cat {} + 2>/dev/null | LC_ALL=C tr -cd '[:print:]\\n'"
     )
     assert not [one for one in passwords if one in seen]
 
