@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from testinfra.host import Host
 
 from deploys.lib.secrets import SecretStore
@@ -60,6 +62,7 @@ def connect(member: PlatformHost, authority: Path, secrets: SecretStore) -> Iter
             "ssl_ca_certs": str(authority),
             "decode_responses": True,
             "socket_timeout": 5,
+            "retry": Retry(NoBackoff(), 0),
         }
         opened.append(redis.Redis(**(options | more)))
         return opened[-1]
@@ -158,7 +161,8 @@ def test_no_password_lies_open(server: Host, secrets: SecretStore) -> None:
     assert all(hashlib.sha256(one.encode()).hexdigest() in text and one not in text for one in passwords)
     seen = server.check_output(
         "ps -eo args; journalctl -u redis-server -u phoenix-hormones -u prometheus-redis-exporter --no-pager; "
-        "find /etc /run /usr/local /var/lib/redis -xdev -type f -perm /004 -size -64k -exec cat {} + 2>/dev/null | LC_ALL=C tr -cd '[:print:]\\n'"
+        "find /etc /run /usr/local /var/lib/redis -xdev -type f -perm /004 -size -64k -exec cat {} + 2>/dev/null "
+        "| LC_ALL=C tr -cd '[:print:]\\n'"
     )
     assert not [one for one in passwords if one in seen]
 
@@ -201,6 +205,7 @@ def test_lost_levels_are_named_and_one_command_brings_them_back(
     phoenix: Callable[..., Any], psql: Callable[..., str], admin: Any, connect: Connect
 ) -> None:
     levels = {"dopamine": 0.25, "oxytocin": 1.5, "adrenaline": 0.0, "cortisol": 0.3}
+    psql("DELETE FROM phoenix.agents WHERE codename = 'redis probe'")  # of a run that was cut off
     agent = psql(
         "INSERT INTO phoenix.agents (codename, team, role, consciousness_vector, hormone_levels) "
         f"VALUES ('redis probe', 'iota', 'scout', '{{}}', '{json.dumps(levels)}') RETURNING id"

@@ -28,6 +28,7 @@ def test_metrics_addresses_are_https_and_where_prometheus_scrapes_them() -> None
         "postgres-exporter": "https://10.66.0.11:9187/metrics",
         "phoenix-exporter": "https://10.66.0.11:9188/metrics",
         "pgbouncer-exporter": "https://10.66.0.11:9127/metrics",
+        "redis-exporter": "https://10.66.0.11:9121/metrics",
     }
 
 
