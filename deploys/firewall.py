@@ -18,6 +18,7 @@ from deploys.lib.settings import (
     GatewaySettings,
     HostSettings,
     MonitoringSettings,
+    N8nSettings,
     PostgresqlSettings,
     WorldSettings,
     of,
@@ -48,11 +49,14 @@ def ports() -> list[int]:
     if "gateway" in groups:
         gateway = hosts.settings(GatewaySettings)
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
+    if "n8n" in groups:
+        found.add(hosts.settings(N8nSettings).port)
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
     if "world" in groups:
         found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
+        found.add(hosts.settings(WorldSettings).upstreams_port)
     return sorted(found)
 
 

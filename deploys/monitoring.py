@@ -18,6 +18,7 @@ from deploys.lib.settings import (
     GatewaySettings,
     HostSettings,
     MonitoringSettings,
+    N8nSettings,
     PostgresqlSettings,
     Region2Settings,
     of,
@@ -46,6 +47,8 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
+        if "n8n" in groups:
+            jobs["n8n"] = of(member, N8nSettings).port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}

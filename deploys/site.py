@@ -16,8 +16,10 @@ from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, 
 from deploys.gateway import gateway
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
+from deploys.n8n import database as n8n_database
+from deploys.n8n import n8n
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
-from deploys.world import alerts, s3
+from deploys.world import alerts, s3, upstreams
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -25,6 +27,10 @@ ours = "world" not in groups
 generated.ensure(hosts.secrets())
 if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if hosts.members("n8n"):
+    generated.ensure_n8n(hosts.secrets(), provider=bool(hosts.members("world")))
+if "n8n" in groups:
+    n8n.preflight()
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -52,6 +58,8 @@ if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
     wanted += gateway.packages()
+if "n8n" in groups:
+    wanted += n8n.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -65,6 +73,8 @@ if "world" in groups:
     alerts.alert_receiver()
     if hosts.members("backup"):
         s3.s3()
+    if hosts.members("n8n"):
+        upstreams.upstreams()
 if "etcd" in groups:
     etcd.etcd()
 if "backup" in groups:
@@ -74,6 +84,8 @@ if "postgresql" in groups:
     roles.roles()
     database.database()
     schema.schema()
+    if hosts.members("n8n") and "region2" not in groups:
+        n8n_database.database()
     if publication.publishes():
         publication.publication()
 if "region2" in groups:
@@ -93,6 +105,8 @@ if "postgresql" in groups:
     exporters.phoenix()
 if "drill" in groups:
     drill.drill()
+if "n8n" in groups:
+    n8n.n8n()
 together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

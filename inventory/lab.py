@@ -73,7 +73,17 @@ _BACKUP = {
     "backup_queue_max_gb": 2.0,
 }
 
-_VPS1 = _machine("vps1", **_DATABASE, **_BACKUP)
+# n8n's workflows ask the world, which plays the enrichment API, the feeds and the CRM.
+_UPSTREAMS = f"https://{_ADDRESSES['world']}:9443"
+_N8N = {
+    "n8n_hubspot_url": _UPSTREAMS,
+    "n8n_enrichment_url": _UPSTREAMS,
+    "n8n_feeds": {
+        name: f"{_UPSTREAMS}/feeds/{name}" for name in ("foodnavigator.com", "foodbusinessnews.net", "bakingbusiness.com")
+    },
+}
+
+_VPS1 = _machine("vps1", **_DATABASE, **_BACKUP, **_N8N)
 _VPS2 = _machine("vps2", **_DATABASE, **_BACKUP)
 _VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING))
 _WORLD = _machine(
@@ -92,4 +102,5 @@ backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 gateway = [_VPS1, _VPS2]
 monitoring = [_VPS3]
+n8n = [_VPS1]
 world = [_WORLD]

@@ -69,3 +69,5 @@ gateway = [_VPS1, _VPS2]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 monitoring = [_VPS3]
+# The workflows (docs/n8n.md); beside a gateway. Their APIs' keys: ./phoenix secrets set n8n/hubspot-token, n8n/enrichment-key
+n8n = [_VPS1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import secrets
 
 from deploys.lib.pki import Authority
-from deploys.lib.secrets import SecretStore
+from deploys.lib.secrets import SecretError, SecretStore
 
 # Those of deploys/postgresql/roles.py, which the command line does without: it brings pyinfra.
-POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill")
+POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill", "n8n", "n8n_flows")
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
 
@@ -39,6 +40,30 @@ def ensure_backup(store: SecretStore, *, provider: bool) -> None:
     store.ensure(CIPHER, lambda: secrets.token_urlsafe(48))
     for names in (S3_KEYS, RETENTION_KEYS, S3_ROOT_KEYS) if provider else ():
         store.ensure_together(names, _s3_account)
+
+
+def ensure_n8n(store: SecretStore, *, provider: bool) -> None:
+    """Make n8n's encryption key and its owner's password; with `provider` also what the APIs ask for that the inventory's `world` plays."""
+    store.ensure("n8n/encryption-key", password)
+    store.ensure_together(("n8n/owner-password", "n8n/owner-password-hash"), _hashed_password)
+    for name in N8N_PROVIDERS if provider else ():
+        store.ensure(name, password)
+
+
+N8N_PROVIDERS = ("n8n/hubspot-token", "n8n/enrichment-key")
+
+
+def _hashed_password() -> tuple[str, str]:
+    """A password and its bcrypt hash, by the C library of every Debian; Python has none."""
+    secret = password()
+    salt = "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") for _ in range(21)) + "u"
+    library = ctypes.CDLL("libcrypt.so.1")
+    library.crypt.restype = ctypes.c_char_p
+    library.crypt.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    hashed = library.crypt(secret.encode(), f"$2b$12${salt}".encode())
+    if not hashed or not hashed.startswith(b"$2b$12$"):
+        raise SecretError("libcrypt.so.1 makes no bcrypt hash for n8n's owner: deploy from a Debian machine.")
+    return secret, hashed.decode()
 
 
 def _s3_account() -> tuple[str, str]:

@@ -13,6 +13,7 @@ from deploys.lib.settings import (
     GatewaySettings,
     HostSettings,
     MonitoringSettings,
+    N8nSettings,
     Platform,
     PlatformHost,
     PostgresqlSettings,
@@ -77,11 +78,16 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
         yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
+    if "n8n" in host.groups:
+        port = host[N8nSettings].port
+        yield Service(name, "n8n", "phoenix-n8n.service", "http", address, port, "https", "/healthz/readiness", "/")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
         s3 = host[WorldSettings].s3_port
         yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
+        upstreams = host[WorldSettings].upstreams_port
+        yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, upstreams, "https", "/control/health", "/control/state")
         return  # nobody watches the world: in production it is somebody else's
     if "backup" in host.groups:
         yield from _backup(host, address)

@@ -314,6 +314,30 @@ class BackupSettings(ServiceSettings):
         return self
 
 
+class N8nSettings(ServiceSettings):
+    """n8n and its workflows: enrichment, publications, the CRM."""
+
+    prefix = "n8n"
+
+    port: Port
+    owner_email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
+    executions_keep_h: int = Field(ge=1)
+    hubspot_url: str = Field(pattern=r"^https://[^/]+$")
+    """Base of the CRM's API, without a slash at the end."""
+    hubspot_new_per_run: int = Field(ge=0)
+    hubspot_verify_per_run: int = Field(ge=0)
+    hubspot_max_vanished: float = Field(gt=0, le=1)
+    enrichment_url: str = Field(pattern=r"^https://[^/]+$")
+    """Base of the enrichment API, without a slash at the end."""
+    enrichment_header: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+    enrichment_source: str = Field(min_length=1)
+    enrichment_per_run: int = Field(ge=0)
+    enrichment_per_day: int = Field(ge=0)
+    enrichment_refresh_d: int = Field(ge=1)
+    feeds: dict[Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")], Annotated[str, Field(pattern=r"^https://")]]
+    """Address of each feed by the name under which its publications are kept."""
+
+
 class WorldSettings(ServiceSettings):
     """The lab's machine that plays what belongs to somebody else."""
 
@@ -325,6 +349,8 @@ class WorldSettings(ServiceSettings):
     s3_region: str = Field(min_length=1)
     s3_lock_days: int = Field(ge=1)
     """Days for which nobody may remove an object's version."""
+    upstreams_port: Port = 9443
+    """Where the world plays the enrichment API, the feeds and the CRM."""
 
 
 SERVICES: dict[str, type[ServiceSettings]] = {
@@ -339,6 +365,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         MonitoringSettings,
         BackupSettings,
         DrillSettings,
+        N8nSettings,
         WorldSettings,
     )
 }

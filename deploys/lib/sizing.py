@@ -90,3 +90,21 @@ def pool(*, limit: int, share: float, gateways: int) -> Pool:
     if total < 1:
         raise ValueError(f"{share:g} of {limit} connections is less than one for each of {gateways} gateways")
     return Pool(total=total, each=total - total // 3)
+
+
+@dataclass(frozen=True)
+class N8nSize:
+    """Memory of n8n in MB."""
+
+    heap_mb: int
+    """Of the server's JavaScript."""
+    runner_heap_mb: int
+    """Of the process that runs people's code."""
+    memory_max_mb: int
+    """What the whole unit may take before the kernel ends it: both heaps, and what Node.js holds beside them."""
+
+
+def n8n(*, memory_mb: int) -> N8nSize:
+    """A sixteenth of the host's RAM for the heap, at least 384 MB (measured: 310 MB in use while 10,000 contacts are synchronised)."""
+    heap = min(2 * GB_MB, max(384, memory_mb // 16))
+    return N8nSize(heap_mb=heap, runner_heap_mb=128, memory_max_mb=heap + 128 + 512)
