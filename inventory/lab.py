@@ -78,9 +78,7 @@ _UPSTREAMS = f"https://{_ADDRESSES['world']}:9443"
 _N8N = {
     "n8n_hubspot_url": _UPSTREAMS,
     "n8n_enrichment_url": _UPSTREAMS,
-    "n8n_feeds": {
-        name: f"{_UPSTREAMS}/feeds/{name}" for name in ("foodnavigator.com", "foodbusinessnews.net", "bakingbusiness.com")
-    },
+    "n8n_feeds": {name: f"{_UPSTREAMS}/feeds/{name}" for name in ("foodnavigator.com", "foodbusinessnews.net", "bakingbusiness.com")},
 }
 
 _VPS1 = _machine("vps1", **_DATABASE, **_BACKUP, **_N8N)

@@ -23,7 +23,7 @@ CONFIG = Path("/etc/phoenix-n8n/import.json")
 # What n8n holds of ours: the text of each workflow, whether and which version of it is active, and each credential as it is encrypted.
 STATE = """
 SELECT md5(coalesce(string_agg(line, E'\\n' ORDER BY line), ''))
-FROM (SELECT concat_ws('|', 'workflow', id, name, active, "isArchived", "activeVersionId", nodes::text, connections::text, settings::text) AS line
+FROM (SELECT concat_ws('|', 'workflow', id, name, active, "isArchived", "activeVersionId", nodes, connections, settings) AS line
       FROM workflow_entity WHERE id = ANY(%(workflows)s)
       UNION ALL
       SELECT concat_ws('|', 'credential', id, name, type, data::text) FROM credentials_entity WHERE id = ANY(%(credentials)s)) ours

@@ -200,13 +200,15 @@ def feed(content: Mapping[str, Any], name: str) -> str:
     if content.get("format") == "atom":
         for one in content["items"]:
             items.append(
-                f"<entry><id>{escape(one['guid'])}</id><title>{escape(one['title'])}</title><link href=\"{escape(one['link'])}\"/>"
+                f'<entry><id>{escape(one["guid"])}</id><title>{escape(one["title"])}</title><link href="{escape(one["link"])}"/>'
                 f"<updated>{one['published']}</updated><summary>{escape(one.get('summary', ''))}</summary></entry>"
             )
-        return f'<?xml version="1.0" encoding="UTF-8"?><feed xmlns="http://www.w3.org/2005/Atom"><title>{name}</title>{"".join(items)}</feed>'
+        return (
+            f'<?xml version="1.0" encoding="UTF-8"?><feed xmlns="http://www.w3.org/2005/Atom"><title>{name}</title>{"".join(items)}</feed>'
+        )
     for one in content["items"]:
         moment = format_datetime(datetime.fromisoformat(one["published"]))
-        guid = f"<guid isPermaLink=\"false\">{escape(one['guid'])}</guid>" if one.get("guid") else ""
+        guid = f'<guid isPermaLink="false">{escape(one["guid"])}</guid>' if one.get("guid") else ""
         items.append(
             f"<item>{guid}<title>{escape(one['title'])}</title><link>{escape(one['link'])}</link>"
             f"<pubDate>{moment}</pubDate><description>{escape(one.get('summary', ''))}</description></item>"
@@ -369,9 +371,7 @@ class Handler(BaseHTTPRequestHandler):
             self.world.requests.append({"method": self.command, "path": self.path, "body": body, "status": status, "at": time.time()})
             del self.world.requests[:-KEPT_REQUESTS]
 
-    def _answer(
-        self, status: int, content: Any, *, headers: Mapping[str, str] | None = None, keep: Any = ..., broken: str = ""
-    ) -> None:
+    def _answer(self, status: int, content: Any, *, headers: Mapping[str, str] | None = None, keep: Any = ..., broken: str = "") -> None:
         body = b""
         if status != HTTPStatus.NO_CONTENT and content is not None:
             body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
@@ -400,7 +400,7 @@ def generated(kind: str, number: int) -> dict[str, Any]:
     if kind == "contacts":
         return {"firstname": f"First{number}", "lastname": f"Last{number}", "company": f"Company {number % 500}", "jobtitle": "Buyer"}
     if kind == "companies":
-        return {"name": f"Company {number}", "domain": f"company{number}.example", "numberofemployees": number, "annualrevenue": number * 1000}
+        return {"name": f"Company {number}", "website": f"company{number}.example", "numberofemployees": number, "annualrevenue": number}
     return {"dealname": f"Deal {number}", "amount": number * 100, "dealstage": "qualifiedtobuy"}
 
 

@@ -264,7 +264,7 @@ CREATE OR REPLACE FUNCTION phoenix.hubspot_changed(entity text, wanted integer) 
     -- Right after a first synchronisation the statistics know of no links, and a nested loop would read all rows for each of them.
     SET enable_nestloop = off AS $$
     SELECT l.hubspot_id, l.local_id, l.synced, h.fields
-    FROM phoenix.hubspot_links l JOIN phoenix.hubspot_here(entity) h ON h.id = l.local_id
+    FROM phoenix.hubspot_links l JOIN phoenix.hubspot_here(hubspot_changed.entity) h ON h.id = l.local_id
     WHERE l.entity = hubspot_changed.entity AND l.state = 'linked' AND l.synced <> h.fields
       AND NOT EXISTS (SELECT FROM phoenix.hubspot_refused r WHERE r.entity = l.entity AND r.local_id = l.local_id AND r.sent = h.fields AND r.at > now() - INTERVAL '1 day')
     ORDER BY l.hubspot_id LIMIT wanted

@@ -9,7 +9,10 @@ from deploys.lib.pki import Authority
 from deploys.lib.secrets import SecretError, SecretStore
 
 # Those of deploys/postgresql/roles.py, which the command line does without: it brings pyinfra.
-POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill", "n8n", "n8n_flows")
+POSTGRESQL_LOGINS = (
+    *("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill"),
+    *("n8n", "n8n_flows"),
+)
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
 

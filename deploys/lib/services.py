@@ -87,7 +87,8 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         s3 = host[WorldSettings].s3_port
         yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
         upstreams = host[WorldSettings].upstreams_port
-        yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, upstreams, "https", "/control/health", "/control/state")
+        health, state = "/control/health", "/control/state"
+        yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, upstreams, "https", health, state)
         return  # nobody watches the world: in production it is somebody else's
     if "backup" in host.groups:
         yield from _backup(host, address)

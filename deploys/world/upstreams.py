@@ -1,4 +1,4 @@
-"""The lab's `world` plays the systems that n8n's workflows ask: the enrichment API, three feeds and the CRM, which can be told to misbehave."""
+"""The lab's `world` plays what n8n's workflows ask: the enrichment API, three feeds and the CRM. It can be told to misbehave."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ def upstreams() -> None:
             File(
                 UNIT,
                 template(
-                    "world/upstreams.service.j2", address=own, port=port, program=PROGRAM, user=USER, keys=KEYS, names=list(SECRETS), tls=tls
+                    "world/upstreams.service.j2",
+                    address=own,
+                    port=port,
+                    program=PROGRAM,
+                    user=USER,
+                    keys=KEYS,
+                    names=list(SECRETS),
+                    tls=tls,
                 ),
             ),
         ],

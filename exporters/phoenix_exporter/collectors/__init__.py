@@ -9,6 +9,7 @@ from phoenix_exporter.collectors import (
     agents,
     consciousness,
     database,
+    ingestion,
     jobs,
     personas,
     pipeline,
@@ -25,6 +26,7 @@ ALL: tuple[Collector, ...] = (
     pipeline.COLLECTOR,
     replication.COLLECTOR,
     jobs.COLLECTOR,
+    ingestion.COLLECTOR,
     statements.COLLECTOR,
     personas.COLLECTOR,
 )
