@@ -135,7 +135,7 @@ def n8n() -> None:
     verify.answers(
         name="n8n answers, and every workflow is active",
         script=f"{curl} {url()}/healthz/readiness && {curl} {url()}/metrics | grep '^n8n_active_workflow_count {len(flows)}$'",
-        seconds=120,
+        seconds=300,
         problem=f"n8n on {host.name} does not answer at {url()} with {len(flows)} active workflows: look at 'phoenix logs n8n'.",
     )
 
