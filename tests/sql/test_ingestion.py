@@ -72,7 +72,7 @@ class Runner:
 @pytest.fixture
 def runner(server: Server, admin: psycopg.Connection) -> Iterator[Runner]:
     tables = "ingestion_runs, publications, enrichments, consents, recent_posts, hubspot_links, hubspot_conflicts, hubspot_refused"
-    admin.execute(f"TRUNCATE phoenix.personas, phoenix.persona_registry, phoenix.food_companies, phoenix.opportunities CASCADE".encode())
+    admin.execute("TRUNCATE phoenix.personas, phoenix.persona_registry, phoenix.food_companies, phoenix.opportunities CASCADE")
     admin.execute(f"TRUNCATE {', '.join('phoenix.' + name for name in tables.split(', '))} CASCADE".encode())
     admin.execute("UPDATE phoenix.hubspot_cursors SET prepared_at = NULL, listed_at = NULL, changed_since = NULL")
     admin.execute("GRANT CONNECT ON DATABASE phoenix TO n8n_flows")
