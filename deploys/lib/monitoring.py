@@ -21,9 +21,9 @@ MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
 JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer")
-FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill")
+FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill", "tailscale")
 """What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
-platform's own cluster, `failover_slot` one that a second region's slot has to survive on. The last six arm rules that otherwise sleep."""
+platform's own cluster, `failover_slot` one that a second region's slot has to survive on. The last seven arm rules that otherwise sleep."""
 
 _FILES = environment(TEMPLATES)
 _RULES = environment(
