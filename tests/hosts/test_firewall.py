@@ -44,8 +44,8 @@ def test_an_undeclared_service_cannot_be_reached(platform: Platform, on: On, lis
 
 
 def test_declared_services_can_be_reached(platform: Platform, on: On) -> None:
-    """Each by some host: which ones may come is the tailnet's policy, and only the watcher itself may ask what runs beside it. SSH is for the
-    operators, whom this very test is one of."""
+    """Each by some host: which ones may come is the tailnet's policy, and only the watcher itself may ask what runs beside it. SSH is for
+    the operators, whom this very test is one of."""
     declared = [service for service in services(platform) if service.port and service.name != "ssh"]
     assert declared
     unreachable = [
