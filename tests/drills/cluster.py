@@ -16,7 +16,7 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
 from ops import lifecycle
 from ops.errors import Refused
-from tests.drills import network
+from tests.drills import doors, network
 from tests.drills.machines import DrillError, Machine, wait_until
 
 TLS = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
@@ -187,10 +187,12 @@ class Ways:
 
     def to(self, machine: Machine, port: int | None = None) -> str:
         """The conninfo that leads to `machine`: to its PostgreSQL, or what listens on `port`."""
+        number = port or self._cluster.postgresql.port
+        inside = machine.address != machine.underlay  # in a tailnet that this computer is not in
         return make_conninfo(
             host=machine.address,
-            hostaddr=machine.address,
-            port=port or self._cluster.postgresql.port,
+            hostaddr="127.0.0.1" if inside else machine.address,
+            port=doors.to(machine, number) if inside else number,
             dbname=DATABASE,
             user=WRITER,
             password=self._password,
@@ -218,7 +220,7 @@ class Ways:
 
 
 def _machine(host: PlatformHost) -> Machine:
-    return Machine(host.name, host[HostSettings].address)
+    return Machine(host.name, host[HostSettings].address, str(host.data["ssh_hostname"]))
 
 
 def _at_once(ask: Any, machines: tuple[Machine, ...]) -> list[Any]:

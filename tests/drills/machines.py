@@ -17,10 +17,15 @@ class DrillError(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine of the lab, by name. `address` is its IPv4 address."""
+    """One machine of the lab, by name.
+
+    `address` is the IPv4 address at which the others reach its services, `underlay` the one that its cable has; without a tailnet they are
+    one.
+    """
 
     name: str
     address: str
+    underlay: str
 
     def run(self, script: str, *, stdin: str = "", timeout_s: float = 60, check: bool = True) -> str:
         """What the shell `script` prints, run as root inside the machine by way of its namespaces (no SSH, no network).
@@ -54,6 +59,11 @@ class Machine:
     def boot(self) -> None:
         """Switch it on again; returns once SSH answers."""
         lab.boot(self.name)
+
+    @property
+    def pid(self) -> int:
+        """The pid of the machine's init on this computer. Raises DrillError when it is off."""
+        return self._leader()
 
     def _leader(self) -> int:
         """The pid of the machine's init on this computer. Looked up once for each boot: reading all of /proc takes a while."""

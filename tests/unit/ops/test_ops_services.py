@@ -24,10 +24,10 @@ def test_lab_has_every_service_of_the_platform_once() -> None:
 def test_metrics_addresses_are_https_and_where_prometheus_scrapes_them() -> None:
     urls = {s.name: s.url for s in services(LAB) if s.name.endswith("-exporter") and s.host == "vps1"}
     assert urls == {
-        "node-exporter": "https://10.66.0.11:9100/metrics",
-        "postgres-exporter": "https://10.66.0.11:9187/metrics",
-        "phoenix-exporter": "https://10.66.0.11:9188/metrics",
-        "pgbouncer-exporter": "https://10.66.0.11:9127/metrics",
+        "node-exporter": "https://100.64.0.11:9100/metrics",
+        "postgres-exporter": "https://100.64.0.11:9187/metrics",
+        "phoenix-exporter": "https://100.64.0.11:9188/metrics",
+        "pgbouncer-exporter": "https://100.64.0.11:9127/metrics",
     }
 
 
@@ -36,4 +36,4 @@ def test_settings_move_services(tmp_path: Path) -> None:
     inventory = tmp_path / "lab.py"
     inventory.write_text(text.replace('"postgresql_version": 17', '"postgresql_port": 6000, "postgresql_version": 17'))
     postgresql = next(s for s in services(load(inventory)) if s.name == "postgresql")
-    assert (postgresql.port, postgresql.url) == (6000, "10.66.0.11:6000")
+    assert (postgresql.port, postgresql.url) == (6000, "100.64.0.11:6000")
