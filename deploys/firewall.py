@@ -17,6 +17,7 @@ from deploys.lib.settings import (
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     PostgresqlSettings,
     WorldSettings,
@@ -48,6 +49,9 @@ def ports() -> list[int]:
     if "gateway" in groups:
         gateway = hosts.settings(GatewaySettings)
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
+    if "kafka" in groups:
+        kafka = hosts.settings(KafkaSettings)
+        found |= {kafka.client_port, kafka.controller_port, kafka.metrics_port}
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}

@@ -14,6 +14,7 @@ from pyinfra import host
 
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
 from deploys.gateway import gateway
+from deploys.kafka import broker, client, content
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
@@ -25,6 +26,8 @@ ours = "world" not in groups
 generated.ensure(hosts.secrets())
 if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
+if hosts.members("kafka"):
+    generated.ensure_kafka(hosts.secrets())
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -36,6 +39,8 @@ if "backup" in groups:
     backup.preflight()
 if "gateway" in groups:
     gateway.preflight()
+if "kafka" in groups:
+    broker.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -52,6 +57,8 @@ if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
     wanted += gateway.packages()
+if "kafka" in groups:
+    wanted += broker.PACKAGES + client.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -91,6 +98,9 @@ if "gateway" in groups:
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
+if "kafka" in groups:
+    broker.broker()
+    content.content()
 if "drill" in groups:
     drill.drill()
 together(name="Together | Everything that Prometheus asks is there")

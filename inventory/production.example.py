@@ -69,3 +69,5 @@ gateway = [_VPS1, _VPS2]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 monitoring = [_VPS3]
+# One host, or three: with three Kafka survives the loss of one (docs/kafka.md).
+kafka = [_VPS1]

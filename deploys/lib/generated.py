@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
+import uuid
 
 from deploys.lib.pki import Authority
 from deploys.lib.secrets import SecretStore
@@ -45,3 +47,22 @@ def _s3_account() -> tuple[str, str]:
     """An access key as providers make them, 20 capital letters and digits, and its secret."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     return "PHX" + "".join(secrets.choice(alphabet) for _ in range(17)), secrets.token_urlsafe(30)
+
+
+KAFKA_USERS = ("admin", "broker", "connect", "worker", "agent", "monitor")
+KAFKA_CLUSTER = "kafka/cluster-id"
+
+
+def ensure_kafka(store: SecretStore) -> None:
+    """Make the passwords of Kafka's users, and the name of the cluster, which every node's disk bears from its first start on."""
+    for user in KAFKA_USERS:
+        store.ensure(f"kafka/{user}", password)
+    store.ensure(KAFKA_CLUSTER, _uuid)
+
+
+def _uuid() -> str:
+    """A random UUID as Kafka writes it: 16 bytes in base64 without padding, and no `-` in front, which would read as an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

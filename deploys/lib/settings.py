@@ -314,6 +314,38 @@ class BackupSettings(ServiceSettings):
         return self
 
 
+class TopicSettings(Model):
+    """A topic of Kafka."""
+
+    partitions: int = Field(ge=1, le=1000)
+    retention_h: int = Field(ge=1, le=24 * 3650)
+    """Hours after which an event is deleted."""
+
+
+class KafkaSettings(ServiceSettings):
+    """Kafka: broker and controller in one process on every host of the group."""
+
+    prefix = "kafka"
+
+    client_port: Port
+    controller_port: Port
+    metrics_port: Port
+    node_id: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """The node's number in the cluster, for ever; None takes the one that the host's name ends with, or one made of the name."""
+    heap_mb: int = Field(ge=0)
+    """Heap of the JVM, in MB; 0 takes a share of the host's RAM."""
+    topics: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{1,99}$")], TopicSettings] = Field(min_length=1)
+    """The topics that there are, by name. What Connect makes for itself (`connect-*`) is Connect's."""
+    session_timeout_ms: int = Field(ge=1000)
+    heartbeat_interval_ms: int = Field(ge=100)
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Self:
+        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
+            raise ValueError("session_timeout_ms must be three times heartbeat_interval_ms, or a lost heartbeat fences a broker: raise it")
+        return self
+
+
 class WorldSettings(ServiceSettings):
     """The lab's machine that plays what belongs to somebody else."""
 
@@ -339,6 +371,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         MonitoringSettings,
         BackupSettings,
         DrillSettings,
+        KafkaSettings,
         WorldSettings,
     )
 }

@@ -90,3 +90,12 @@ def pool(*, limit: int, share: float, gateways: int) -> Pool:
     if total < 1:
         raise ValueError(f"{share:g} of {limit} connections is less than one for each of {gateways} gateways")
     return Pool(total=total, each=total - total // 3)
+
+
+def kafka_heap_mb(memory_mb: int) -> int:
+    """Heap of a Kafka broker: a sixteenth of the host's RAM, 384 MB to 4 GB.
+
+    Its data is in the page cache; the heap holds requests in flight and the state of partitions and groups. The process takes about
+    200 MB beside its heap.
+    """
+    return min(4 * GB_MB, max(384, memory_mb // 16))
