@@ -13,6 +13,7 @@ from deploys.lib import facts, findings, hosts
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
@@ -49,6 +50,8 @@ def ports() -> list[int]:
     if "gateway" in groups:
         gateway = hosts.settings(GatewaySettings)
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
+    if "connect" in groups:
+        found.add(hosts.settings(ConnectSettings).metrics_port)
     if "kafka" in groups:
         kafka = hosts.settings(KafkaSettings)
         found |= {kafka.client_port, kafka.controller_port, kafka.metrics_port}

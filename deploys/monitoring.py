@@ -13,6 +13,7 @@ from deploys.lib import hosts, monitoring, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import (
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
@@ -46,6 +47,8 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
+        if "connect" in groups:
+            jobs["connect"] = of(member, ConnectSettings).metrics_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
@@ -65,6 +68,8 @@ def expected() -> list[Expected]:
     clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
     extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
     extra += [Expected(str(member.name), "archive") for member in archive.members()]
+    read = {of(member, ConnectSettings).cluster_name for member in hosts.members("connect")}
+    extra += [Expected(str(member.name), "outbox") for member in database if of(member, PostgresqlSettings).cluster_name in read]
     copies = {of(member, Region2Settings).source for member in hosts.members("region2")}
     for member in database:
         name, cluster = str(member.name), of(member, PostgresqlSettings).cluster_name

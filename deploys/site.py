@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pyinfra import host
 
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
+from deploys.connect import connector, worker
+from deploys.connect import watcher as connect_watcher
 from deploys.gateway import gateway
 from deploys.kafka import broker, client, content
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
-from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
+from deploys.postgresql import database, outbox, patroni, publication, roles, schema, subscription, watcher
 from deploys.world import alerts, s3
 
 groups = set(host.groups)
@@ -39,6 +41,8 @@ if "backup" in groups:
     backup.preflight()
 if "gateway" in groups:
     gateway.preflight()
+if "connect" in groups:
+    worker.preflight()
 if "kafka" in groups:
     broker.preflight()
 sources.sources()
@@ -57,6 +61,8 @@ if "drill" in groups:
     wanted += drill.packages()
 if "gateway" in groups:
     wanted += gateway.packages()
+if "connect" in groups:
+    wanted += worker.PACKAGES
 if "kafka" in groups:
     wanted += broker.PACKAGES + client.PACKAGES
 if "monitoring" in groups:
@@ -83,6 +89,8 @@ if "postgresql" in groups:
     schema.schema()
     if publication.publishes():
         publication.publication()
+    if patroni.connectors():
+        outbox.outbox()
 if "region2" in groups:
     subscription.subscription()
 if "postgresql" in groups:
@@ -103,6 +111,12 @@ if "kafka" in groups:
     content.content()
 if "drill" in groups:
     drill.drill()
+if hosts.members("connect"):
+    together(name="Together | Outbox, topics and gateways are there before Connect asks for them")
+if "connect" in groups:
+    worker.worker()
+    connector.connector()
+    connect_watcher.watcher()
 together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

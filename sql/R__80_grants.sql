@@ -1,7 +1,8 @@
 -- Who may do what: the spec's table, exactly. Everything is taken away and given anew in one block per owner, so that a grant made by hand
 -- is gone afterwards and nobody is without rights in between.
 --   architect      ALL PRIVILEGES      as member of phoenix_owner
---   samurai_agent  SELECT, INSERT, UPDATE on tasks; SELECT on personas; INSERT on consciousness_timeline; the functions of R__40_board.sql
+--   samurai_agent  SELECT, INSERT, UPDATE on tasks; SELECT on personas; INSERT on consciousness_timeline; the functions of R__40_board.sql;
+--                  cascade_hormone() of R__41_outbox.sql, once the agent has proven who it is
 --   monitor        SELECT on all tables, also later ones
 --   public_api     SELECT on the views public_*
 
@@ -55,6 +56,7 @@ BEGIN
     END IF;
     GRANT INSERT ON phoenix.consciousness_timeline TO samurai_agent;
     GRANT EXECUTE ON FUNCTION phoenix.act_as(uuid, text), phoenix.current_agent_id(), phoenix.hot_score(integer, integer, timestamptz) TO samurai_agent;
+    GRANT EXECUTE ON FUNCTION phoenix.cascade_hormone(text, double precision, phoenix.team) TO samurai_agent;
 
     GRANT EXECUTE ON FUNCTION phoenix.current_agent_id(), phoenix.hot_score(integer, integer, timestamptz) TO phoenix_board;
 

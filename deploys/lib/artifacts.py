@@ -1,6 +1,7 @@
 """Programs that no Debian package has, made ready on the computer that deploys; a cache keeps them, hosts need no way to their source.
 
-Java programs come from the Maven repository: a pom.xml names them, a list of digests beside it pins them. Go programs are built from the
+Java programs come from the Maven repository: a pom.xml names them, a list of digests beside it pins them; a packed one has a
+line for both. Go programs are built from the
 module that a version and its checksum name. A mirror or an air-gapped site configures Maven (`~/.m2/settings.xml`) and Go (`GOPROXY`) as
 usual, or fills the cache.
 """
@@ -14,6 +15,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,6 +128,43 @@ def _resolve(pom: Path, pins: str, directory: Path) -> Path:
         differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         shutil.rmtree(partial)
         raise ArtifactError(f"{pom}: {', '.join(differing)} are not what jars.sha256 pins: find out why before you trust the repository.")
+    partial.rename(directory)
+    return directory
+
+
+def archive(pins: Path) -> Path:
+    """A directory with what is packed in a tar archive of the Maven repository; `pins` names it: digest, two blanks, coordinates.
+
+    Raises ArtifactError.
+    """
+    digest, coordinates = pins.read_text(encoding="utf-8").strip().split("  ")
+    _, artifact, version, *_ = coordinates.split(":")
+    directory = cache() / "archives" / f"{artifact}-{version}-{digest[:16]}"
+    if directory.exists():
+        return directory
+    with bootstrap.locked(directory.parent):
+        return directory if directory.exists() else _unpack(pins, coordinates, digest, directory)
+
+
+def _unpack(pins: Path, coordinates: str, digest: str, directory: Path) -> Path:
+    _need_maven(pins)
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={partial}"]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        reason = next((line for line in result.stdout.splitlines() if "ERROR" in line), "no reason given")
+        raise ArtifactError(f"Maven cannot fetch {coordinates} ({reason.strip()}): check the network, or Maven's mirror settings.")
+    (packed,) = partial.iterdir()
+    found = hashlib.sha256(packed.read_bytes()).hexdigest()
+    if found != digest:
+        shutil.rmtree(partial)
+        raise ArtifactError(
+            f"{coordinates} has digest {found}, not the one that {pins} pins: find out why before you trust the repository."
+        )
+    with tarfile.open(packed) as content:
+        content.extractall(partial, filter="data")
+    packed.unlink()
     partial.rename(directory)
     return directory
 

@@ -10,7 +10,18 @@ from deploys.lib.pki import Authority
 from deploys.lib.secrets import SecretStore
 
 # Those of deploys/postgresql/roles.py, which the command line does without: it brings pyinfra.
-POSTGRESQL_LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill")
+POSTGRESQL_LOGINS = (
+    "architect",
+    "samurai_agent",
+    "monitor",
+    "public_api",
+    "pgbouncer",
+    "replicator",
+    "rewind",
+    "subscriber",
+    "drill",
+    "connect",
+)
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from deploys.lib.settings import (
     BackupSettings,
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
@@ -83,6 +84,20 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         s3 = host[WorldSettings].s3_port
         yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
         return  # nobody watches the world: in production it is somebody else's
+    if "connect" in host.groups:
+        connect = host[ConnectSettings]
+        yield Service(name, "connect", "phoenix-connect.service")
+        yield Service(
+            name,
+            "connect-watcher",
+            "phoenix-connect-watcher.service",
+            "http",
+            address,
+            connect.metrics_port,
+            "https",
+            "/health",
+            "/metrics",
+        )
     if "backup" in host.groups:
         yield from _backup(host, address)
     yield from _exporters(host, address)

@@ -314,6 +314,34 @@ class BackupSettings(ServiceSettings):
         return self
 
 
+class ConnectSettings(ServiceSettings):
+    """Kafka Connect, whose connector carries the outbox to Kafka."""
+
+    prefix = "connect"
+
+    cluster_name: ClusterName
+    """The `postgresql_cluster_name` of the cluster whose outbox is read."""
+    rest_port: Port
+    """Of Connect's REST interface, on the loopback address."""
+    jmx_port: Port
+    """Of the JVM's metrics, on the loopback address."""
+    metrics_port: Port
+    outbox_keep_days: int = Field(ge=1, le=365)
+    """Days for which a row stays in the outbox."""
+    poll_interval_ms: int = Field(ge=1, le=60_000)
+    linger_ms: int = Field(ge=0, le=10_000)
+    queue_size: int = Field(ge=16)
+    """Events that the connector may hold in memory."""
+    batch_size: int = Field(ge=1)
+    """Events that it takes in one go."""
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        if self.batch_size >= self.queue_size:
+            raise ValueError("batch_size must be less than queue_size: lower it")
+        return self
+
+
 class TopicSettings(Model):
     """A topic of Kafka."""
 
@@ -371,6 +399,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         MonitoringSettings,
         BackupSettings,
         DrillSettings,
+        ConnectSettings,
         KafkaSettings,
         WorldSettings,
     )

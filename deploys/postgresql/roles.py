@@ -85,6 +85,8 @@ ROLES = (
     Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
     # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
     Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
+    # Reads the outbox for Kafka Connect: one connection for changes, one for heartbeats, and room to reconnect.
+    Role("connect", replication=True, connections=6, group="connect"),
     # Counts and hashes every row for the restore drill (services/drill_leader.py), so it sees everything and writes nothing.
     Role(
         "drill",

@@ -54,6 +54,15 @@ MAY_BE_ABSENT = {
     "phoenix_replication_slot_ready",
     "pg_replication_slot_slot_current_wal_lsn",
     "pg_replication_slot_slot_confirmed_flush_lsn",
+    # When they are missing, ConnectDown or OutboxNotDelivered fires.
+    "phoenix_connect_up",
+    "phoenix_connect_state",
+    "phoenix_connect_restarts_total",
+    "phoenix_outbox_slot_present",
+    "phoenix_outbox_slot_lost",
+    "phoenix_outbox_slot_safe_bytes",
+    "phoenix_outbox_slot_lag_bytes",
+    "phoenix_outbox_oldest_undelivered_seconds",
     # There is one for each replication slot, and a server may have none.
     "pg_replication_slot_slot_is_active",
     "pg_replication_slot_wal_status",
