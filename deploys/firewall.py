@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.gateway import cluster
-from deploys.lib import facts, findings, hosts
+from deploys.lib import facts, findings, hosts, streams
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
@@ -21,6 +21,8 @@ from deploys.lib.settings import (
     KafkaSettings,
     MonitoringSettings,
     PostgresqlSettings,
+    RedisSettings,
+    StreamSettings,
     WorldSettings,
     of,
 )
@@ -55,6 +57,11 @@ def ports() -> list[int]:
     if "kafka" in groups:
         kafka = hosts.settings(KafkaSettings)
         found |= {kafka.client_port, kafka.controller_port, kafka.metrics_port}
+    if "redis" in groups:
+        redis = hosts.settings(RedisSettings)
+        found |= {redis.port, redis.exporter_port}
+    if "stream" in groups:
+        found |= set(streams.ports(hosts.settings(StreamSettings)).values())
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
@@ -75,6 +82,9 @@ def per_client() -> dict[int, int]:
         # Clients by the thousand, often behind one address; still not all that there are.
         gateway = hosts.settings(GatewaySettings)
         limits[gateway.port] = gateway.max_clients * 6 // 10
+    if "redis" in host.groups:
+        redis = hosts.settings(RedisSettings)
+        limits[redis.port] = redis.max_clients * 6 // 10
     return limits
 
 

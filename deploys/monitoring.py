@@ -9,7 +9,7 @@ from pyinfra.api import deploy
 
 from deploys import tls
 from deploys.exporters import WEB
-from deploys.lib import hosts, monitoring, verify
+from deploys.lib import hosts, monitoring, streams, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import (
@@ -20,7 +20,9 @@ from deploys.lib.settings import (
     HostSettings,
     MonitoringSettings,
     PostgresqlSettings,
+    RedisSettings,
     Region2Settings,
+    StreamSettings,
     of,
 )
 from deploys.postgresql import archive
@@ -49,10 +51,14 @@ def targets() -> list[Target]:
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
         if "connect" in groups:
             jobs["connect"] = of(member, ConnectSettings).metrics_port
+        if "redis" in groups:
+            jobs["redis"] = of(member, RedisSettings).exporter_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
         found += [Target(job, name, address, port) for job, port in jobs.items()]
+        if "stream" in groups:
+            found += [Target("stream", name, address, port) for port in streams.ports(of(member, StreamSettings)).values()]
     return found
 
 

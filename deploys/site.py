@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, sources, tls
+from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tls
 from deploys.connect import connector, worker
 from deploys.connect import watcher as connect_watcher
 from deploys.gateway import gateway
@@ -30,6 +30,8 @@ if hosts.members("backup"):
     generated.ensure_backup(hosts.secrets(), provider=bool(hosts.members("world")))
 if hosts.members("kafka"):
     generated.ensure_kafka(hosts.secrets())
+if hosts.members("redis"):
+    generated.ensure_redis(hosts.secrets())
 if "backup" in groups:
     backup.require_secrets()
 if "monitoring" in groups:
@@ -45,6 +47,8 @@ if "connect" in groups:
     worker.preflight()
 if "kafka" in groups:
     broker.preflight()
+if "stream" in groups:
+    stream.preflight()
 sources.sources()
 
 wanted = list(base.PACKAGES)
@@ -65,6 +69,10 @@ if "connect" in groups:
     wanted += worker.PACKAGES
 if "kafka" in groups:
     wanted += broker.PACKAGES + client.PACKAGES
+if "redis" in groups:
+    wanted += redis.PACKAGES
+if "stream" in groups:
+    wanted += stream.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
 packages(name="Packages | Everything that this host's services need", names=wanted)
@@ -103,12 +111,16 @@ if ours:
     exporters.node()
 if "gateway" in groups:
     gateway.gateway()
+if "redis" in groups:
+    redis.redis()
 if "postgresql" in groups:
     exporters.postgres()
     exporters.phoenix()
 if "kafka" in groups:
     broker.broker()
     content.content()
+if "stream" in groups:
+    stream.stream()
 if "drill" in groups:
     drill.drill()
 if hosts.members("connect"):

@@ -66,6 +66,10 @@ postgresql = [_VPS1, _VPS2, _VPS3]
 region2 = [_VPS3]
 # Where clients come in (docs/connect.md).
 gateway = [_VPS1, _VPS2]
+# The agents' hormone levels (docs/redis.md).
+redis = [_VPS1]
+# From Kafka into the stores (docs/stream.md).
+stream = [_VPS1]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 monitoring = [_VPS3]

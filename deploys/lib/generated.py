@@ -15,6 +15,7 @@ POSTGRESQL_LOGINS = (
     "samurai_agent",
     "monitor",
     "public_api",
+    "stream",
     "pgbouncer",
     "replicator",
     "rewind",
@@ -31,6 +32,7 @@ S3_KEYS = ("backup/s3-key", "backup/s3-secret")
 RETENTION_KEYS = ("backup/retention-key", "backup/retention-secret")
 S3_ROOT_KEYS = ("world/s3-root-key", "world/s3-root-secret")
 CIPHER = "backup/cipher"
+REDIS_USERS = ("admin", "worker", "agent", "monitor")
 
 
 def password() -> str:
@@ -52,6 +54,12 @@ def ensure_backup(store: SecretStore, *, provider: bool) -> None:
     store.ensure(CIPHER, lambda: secrets.token_urlsafe(48))
     for names in (S3_KEYS, RETENTION_KEYS, S3_ROOT_KEYS) if provider else ():
         store.ensure_together(names, _s3_account)
+
+
+def ensure_redis(store: SecretStore) -> None:
+    """Make the passwords of Redis' users."""
+    for user in REDIS_USERS:
+        store.ensure(f"redis/{user}", password)
 
 
 def _s3_account() -> tuple[str, str]:

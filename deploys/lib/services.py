@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from deploys.lib import streams
 from deploys.lib.settings import (
     BackupSettings,
     ConnectSettings,
@@ -17,6 +18,8 @@ from deploys.lib.settings import (
     Platform,
     PlatformHost,
     PostgresqlSettings,
+    RedisSettings,
+    StreamSettings,
     WorldSettings,
 )
 
@@ -78,6 +81,12 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
         yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
+    if "redis" in host.groups:
+        yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
+        yield Service(name, "hormones", "phoenix-hormones.timer")
+    if "stream" in host.groups:
+        for sink, port in streams.ports(host[StreamSettings]).items():
+            yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -130,5 +139,7 @@ def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
         ]
     if "gateway" in host.groups:
         found.append(("pgbouncer-exporter", "prometheus-pgbouncer-exporter.service", host[GatewaySettings].exporter_port))
+    if "redis" in host.groups:
+        found.append(("redis-exporter", "prometheus-redis-exporter.service", host[RedisSettings].exporter_port))
     for name, unit, port in found:
         yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

@@ -186,6 +186,44 @@ class GatewaySettings(ServiceSettings):
         return self
 
 
+class RedisSettings(ServiceSettings):
+    """Redis, which holds the hormone levels of the agents for those who ask all the time."""
+
+    prefix = "redis"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster whose agents' levels it holds."""
+    port: Port
+    exporter_port: Port
+    memory_share: float = Field(gt=0.005, le=0.5)
+    """Share of the host's RAM that its data may take."""
+    max_clients: int = Field(ge=50, le=50_000)
+    """Connections that it takes."""
+    parity_every_s: int = Field(ge=10, le=3600)
+    """How often everything is compared with PostgreSQL."""
+    parity_settle_s: int = Field(ge=0, le=60)
+    """How long a level may be different before a comparison counts it."""
+
+
+class StreamSettings(ServiceSettings):
+    """Stream workers: events from Kafka into the stores."""
+
+    prefix = "stream"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster that is written to."""
+    sinks: list[Literal["postgres", "redis", "neo4j"]] = Field(min_length=1)
+    """The stores that get a worker."""
+    metrics_port: Annotated[int, Field(ge=1, le=65533)]
+    """The first of three ports, one for each sink: PostgreSQL, Redis, Neo4j."""
+    session_timeout_ms: int = Field(ge=6000, le=300_000)
+    """How long the brokers wait for a silent worker before its partitions may be another's."""
+    batch_events: int = Field(ge=1, le=500)
+    """Events that are written at once, at most."""
+    linger_ms: dict[Literal["postgres", "redis", "neo4j"], Annotated[int, Field(ge=0, le=1000)]] = Field(min_length=3)
+    """How long the first event of a batch waits for more, by sink."""
+
+
 class ExporterSettings(ServiceSettings):
     """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
 
@@ -395,6 +433,8 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         PostgresqlSettings,
         Region2Settings,
         GatewaySettings,
+        RedisSettings,
+        StreamSettings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,

@@ -77,6 +77,26 @@ def backup_processes(cores: int) -> int:
 
 
 @dataclass(frozen=True)
+class RedisSize:
+    """Memory of Redis, in MB."""
+
+    maxmemory_mb: int
+    """What the data may take; beyond that Redis refuses writes."""
+    ceiling_mb: int
+    """What the whole unit may take before the kernel ends it."""
+
+
+def redis(*, memory_mb: int, memory_share: float) -> RedisSize:
+    """Sizes for a Redis whose data may take `memory_share` of `memory_mb`, at least 64 MB.
+
+    The ceiling leaves room for what is not data: a forked child that writes the file anew while pages of all data change (as much again,
+    at worst), buffers of clients, and the program (Redis documentation, administration: memory during a rewrite).
+    """
+    maxmemory = max(64, int(memory_mb * memory_share))
+    return RedisSize(maxmemory_mb=maxmemory, ceiling_mb=2 * maxmemory + 128)
+
+
+@dataclass(frozen=True)
 class Pool:
     """Connections to the database that one login may have through one gateway."""
 

@@ -72,6 +72,8 @@ ROLES = (
         gateway_share=0.9,
         settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "256MB"},
     ),
+    # The stream workers': two functions, and no more connections than a few workers have.
+    Role("stream", connections=6, settings={"temp_file_limit": "64MB"}),
     # PgBouncer's own: it looks up the logins that come in, and can do nothing else.
     Role(
         "pgbouncer",
