@@ -71,6 +71,9 @@ MAY_BE_ABSENT = {
     "phoenix_drill_last_success_timestamp_seconds",
     "phoenix_drill_rpo_seconds",
     "phoenix_drill_rto_seconds",
+    # Written in one file; when it is missing, HormoneParityUnknown fires.
+    "phoenix_hormones_differences",
+    "phoenix_hormones_checked_timestamp_seconds",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }
