@@ -22,6 +22,7 @@ POSTGRESQL_LOGINS = (
     "subscriber",
     "drill",
     "connect",
+    "graph",
 )
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 

@@ -98,6 +98,8 @@ ROLES = (
         member_of=("pg_read_all_data", "pg_read_all_settings"),
         settings={"default_transaction_read_only": "on"},
     ),
+    # Compares the knowledge graph with the truth: it reads the view of its nodes and edges, and notes which migrations the graph has had.
+    Role("graph", connections=6),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.

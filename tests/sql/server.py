@@ -37,6 +37,7 @@ ROLES = """
     CREATE ROLE public_api LOGIN;
     CREATE ROLE stream LOGIN;
     CREATE ROLE drill LOGIN;
+    CREATE ROLE graph LOGIN;
     CREATE ROLE pgbouncer LOGIN;
 """
 
