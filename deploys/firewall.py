@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.gateway import cluster
-from deploys.lib import facts, findings, hosts, streams
+from deploys.lib import facts, findings, hosts, streams, tailnet
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
@@ -23,6 +23,7 @@ from deploys.lib.settings import (
     PostgresqlSettings,
     RedisSettings,
     StreamSettings,
+    TailscaleSettings,
     WorldSettings,
     of,
 )
@@ -67,7 +68,18 @@ def ports() -> list[int]:
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
     if "world" in groups:
         found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
+    if "world" in groups and hosts.members("tailscale"):
+        found.add(hosts.settings(WorldSettings).headscale_port)
     return sorted(found)
+
+
+def udp_ports() -> list[int]:
+    """UDP ports that are open to everybody: packets of the tailnet carry their own proof."""
+    if "tailscale" in host.groups:
+        return [hosts.settings(TailscaleSettings).port]
+    if "world" in host.groups and hosts.members("tailscale"):
+        return [hosts.settings(WorldSettings).headscale_stun_port]
+    return []
 
 
 def per_client() -> dict[int, int]:
@@ -103,11 +115,16 @@ def firewall() -> None:
     files(
         name="Rules",
         entries=[
-            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client())),
+            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client(), udp=udp_ports(), tailnet=_tailnet())),
             File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED, list=LIST)),
         ],
     )
     service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES, UNIT], restart_if=differs)
+
+
+def _tailnet() -> str:
+    """The network that is believed on the tailnet's interface only; none on a host that is not in it."""
+    return tailnet.NETWORK if "tailscale" in host.groups else ""
 
 
 def differs() -> bool:

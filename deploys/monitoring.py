@@ -83,6 +83,7 @@ def expected() -> list[Expected]:
         if cluster in copies and clusters[cluster] > 1:
             extra.append(Expected(name, "failover_slot"))
     extra += [Expected(str(member.name), "drill") for member in hosts.members("drill")]
+    extra += [Expected(str(member.name), "tailscale") for member in hosts.members("tailscale")]
     return monitoring.expected_of(scraped, extra)
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pyinfra import host
 
-from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tls
+from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tailscale, tls
 from deploys.connect import connector, worker
 from deploys.connect import watcher as connect_watcher
 from deploys.gateway import gateway
@@ -20,7 +20,7 @@ from deploys.kafka import broker, client, content
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, outbox, patroni, publication, roles, schema, subscription, watcher
-from deploys.world import alerts, s3
+from deploys.world import alerts, headscale, s3
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -75,6 +75,8 @@ if "stream" in groups:
     wanted += stream.PACKAGES
 if "monitoring" in groups:
     wanted += monitoring.PACKAGES
+if "tailscale" in groups:
+    wanted += tailscale.packages()
 packages(name="Packages | Everything that this host's services need", names=wanted)
 
 base.baseline()
@@ -86,6 +88,18 @@ if "world" in groups:
     alerts.alert_receiver()
     if hosts.members("backup"):
         s3.s3()
+    if hosts.members("tailscale"):
+        headscale.headscale()
+if hosts.members("tailscale"):
+    together(name="Together | Who has to join has a key")
+    if "tailscale" in groups:
+        tailscale.tailscale()
+    together(name="Together | Every host has joined the tailnet")
+    if "world" in groups:
+        headscale.nodes()
+    together(name="Together | Every host of the tailnet has its address")
+    if "tailscale" in groups:
+        tailscale.settled()
 if "etcd" in groups:
     etcd.etcd()
 if "backup" in groups:

@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ssh": ("shells", "log in to a host, or run one command there"),
     "psql": ("shells", "psql on the server that takes writes"),
     "logs": ("shells", "the journal of a service or of a whole host"),
+    "tailnet": ("tailnet", "the policy of the private network, for its control server"),
     "secrets": ("secret", "keep the inventory's secrets"),
 }
 

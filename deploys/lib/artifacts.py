@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,12 @@ class GoProgram:
     """Import path of the program inside the module."""
     go: tuple[int, int]
     """The oldest Go that builds it."""
+    also: tuple[str, ...] = ()
+    """Import paths of further programs of the module that are built with it."""
+    stamps: tuple[tuple[str, str], ...] = ()
+    """Variables of the source that its own build sets, such as what it gives as its version."""
+    as_requirement: bool = False
+    """Built as what an empty module requires: Go installs no program by name whose module replaces others."""
 
     @property
     def name(self) -> str:
@@ -51,7 +58,9 @@ class GoProgram:
 
 
 def go_program(program: GoProgram) -> Path:
-    """A directory that holds nothing but the built program, statically linked for this computer's processor. Raises ArtifactError."""
+    """A directory with nothing but the built program and those built with it, statically linked for this computer's processor.
+
+    Raises ArtifactError."""
     directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
     if directory.exists():
         return directory
@@ -68,16 +77,26 @@ def _build(program: GoProgram, directory: Path) -> Path:
     partial = directory.with_name(f"{directory.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    flags = ["-trimpath", " ".join(["-ldflags=-s -w", *(f"-X {variable}={value}" for variable, value in program.stamps)])]
+    packages = [program.package, *program.also]
     # Without cgo it needs no library of the host it runs on; some minutes of all cores are not worth a stall of everything else here.
-    install = ["install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
-    _go(install, what=f"build {source}", GOBIN=str(partial), CGO_ENABLED="0")
+    if program.as_requirement:
+        with tempfile.TemporaryDirectory(prefix="phoenix-build-") as module:
+            major, minor = program.go
+            text = f"module build.invalid\n\ngo {major}.{minor}\n\nrequire {program.module} {program.version}\n"
+            Path(module, "go.mod").write_text(text, encoding="utf-8")
+            build = ["build", "-mod=mod", *flags, "-o", f"{partial}/", *packages]
+            _go(build, what=f"build {source}", directory=module, CGO_ENABLED="0")
+    else:
+        install = ["install", *flags, *(f"{package}@{program.version}" for package in packages)]
+        _go(install, what=f"build {source}", GOBIN=str(partial), CGO_ENABLED="0")
     partial.rename(directory)
     return directory
 
 
-def _go(arguments: list[str], *, what: str, **environment: str) -> str:
+def _go(arguments: list[str], *, what: str, directory: str = "/", **environment: str) -> str:
     command = ["nice", "-n", "10", "go", *arguments]
-    result = subprocess.run(command, env={**os.environ, **environment}, cwd="/", capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env={**os.environ, **environment}, cwd=directory, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ArtifactError(f"Go cannot {what} ({reason}): check the network, or GOPROXY.")

@@ -34,10 +34,10 @@ JOBS = (
     "redis",
     "stream",
 )
-FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill", "outbox")
+FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill", "outbox", "tailscale")
 """What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
 platform's own cluster, `failover_slot` one that a second region's slot has to survive on, `outbox` a member of the cluster whose outbox
-Kafka Connect reads. The last seven arm rules that otherwise sleep."""
+Kafka Connect reads. The last eight arm rules that otherwise sleep."""
 
 _FILES = environment(TEMPLATES)
 _RULES = environment(

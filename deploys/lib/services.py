@@ -20,10 +20,11 @@ from deploys.lib.settings import (
     PostgresqlSettings,
     RedisSettings,
     StreamSettings,
+    TailscaleSettings,
     WorldSettings,
 )
 
-Kind = Literal["http", "tcp", "postgresql", "unit"]
+Kind = Literal["http", "tcp", "postgresql", "unit", "tailscale"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Service:
     """One service on one host.
 
     `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `tcp` opens a connection,
-    `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All four want the unit to be active.
+    `postgresql` runs a query as the superuser on the host, `unit` believes systemd,
+    `tailscale` asks tailscaled for its place in the tailnet. All want the unit to be active.
     What runs by a timer is known by its timer.
     """
 
@@ -58,15 +60,19 @@ class Service:
 
 def services(platform: Platform) -> list[Service]:
     """The services of all hosts, host by host in the inventory's order; on each the base first, the watchers last."""
-    return [service for host in platform.hosts.values() for service in _of_host(host)]
+    headscale = bool(platform.group("tailscale"))
+    return [service for host in platform.hosts.values() for service in _of_host(host, headscale=headscale)]
 
 
-def _of_host(host: PlatformHost) -> Iterator[Service]:
+def _of_host(host: PlatformHost, *, headscale: bool = False) -> Iterator[Service]:
     name, address = host.name, host[HostSettings].address
     yield Service(name, "ssh", "ssh.service", "tcp", address, 22)
     yield Service(name, "firewall", "phoenix-firewall.service")
     yield Service(name, "clock", "systemd-timesyncd.service")
     yield Service(name, "security-updates", "unattended-upgrades.service")
+    if "tailscale" in host.groups:
+        yield Service(name, "tailscale", "tailscaled.service", "tailscale", host[TailscaleSettings].address or address)
+        yield Service(name, "tailnet-metrics", "phoenix-tailnet-metrics.timer")
     if "etcd" in host.groups:
         port = host[EtcdSettings].client_port
         yield Service(name, "etcd", "etcd.service", "http", address, port, "https", "/health")
@@ -92,6 +98,10 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
         s3 = host[WorldSettings].s3_port
         yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
+        if headscale:
+            yield Service(
+                name, "headscale", "phoenix-headscale.service", "http", address, host[WorldSettings].headscale_port, "https", "/health"
+            )
         return  # nobody watches the world: in production it is somebody else's
     if "connect" in host.groups:
         connect = host[ConnectSettings]

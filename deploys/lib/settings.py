@@ -412,6 +412,27 @@ class KafkaSettings(ServiceSettings):
         return self
 
 
+class TailscaleSettings(ServiceSettings):
+    """The private network between the hosts."""
+
+    prefix = "tailscale"
+
+    package: str | None
+    """Debian package; None builds the programs from source on the computer that deploys."""
+    login_server: str = Field(pattern=r"^https://[A-Za-z0-9.-]+(:\d+)?$")
+    """Where the control server answers."""
+    ca_file: str | None = Field(default=None, pattern=r"^/")
+    """Authorities that the control server's certificate may be of, a file on the host; None takes the system's."""
+    address: Address | None = None
+    """The host's address in the tailnet; None is host_address, which it is where the other hosts come by the tailnet alone."""
+    port: Port
+    """UDP."""
+    clients: list[str]
+    """Who may reach the gateways and the other services for clients, as sources of the tailnet's policy."""
+    operators: list[str]
+    """Who may reach every port of every host."""
+
+
 class WorldSettings(ServiceSettings):
     """The lab's machine that plays what belongs to somebody else."""
 
@@ -423,6 +444,9 @@ class WorldSettings(ServiceSettings):
     s3_region: str = Field(min_length=1)
     s3_lock_days: int = Field(ge=1)
     """Days for which nobody may remove an object's version."""
+    headscale_port: Port = 8443
+    headscale_stun_port: Port = 3478
+    """UDP."""
 
 
 SERVICES: dict[str, type[ServiceSettings]] = {
@@ -441,6 +465,7 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         DrillSettings,
         ConnectSettings,
         KafkaSettings,
+        TailscaleSettings,
         WorldSettings,
     )
 }

@@ -74,6 +74,14 @@ MAY_BE_ABSENT = {
     # Written in one file; when it is missing, HormoneParityUnknown fires.
     "phoenix_hormones_differences",
     "phoenix_hormones_checked_timestamp_seconds",
+    # Written in one file with a time; when that is old or missing, TailscaleDown fires.
+    "phoenix_tailscale_checked_timestamp_seconds",
+    "phoenix_tailscale_up",
+    "phoenix_tailscale_control_connected",
+    # There are others to see, and a key with an end, or there are not.
+    "phoenix_tailscale_peer_up",
+    "phoenix_tailscale_peer_relayed",
+    "phoenix_tailscale_key_expiry_timestamp_seconds",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }
