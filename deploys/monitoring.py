@@ -18,6 +18,7 @@ from deploys.lib.settings import (
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     PostgresqlSettings,
     Region2Settings,
@@ -49,6 +50,8 @@ def targets() -> list[Target]:
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
         if "connect" in groups:
             jobs["connect"] = of(member, ConnectSettings).metrics_port
+        if "kafka" in groups:
+            jobs["kafka"] = of(member, KafkaSettings).metrics_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}

@@ -17,6 +17,7 @@ from deploys.connect import connector, worker
 from deploys.connect import watcher as connect_watcher
 from deploys.gateway import gateway
 from deploys.kafka import broker, client, content
+from deploys.kafka import exporter as kafka_exporter
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, outbox, patroni, publication, roles, schema, subscription, watcher
@@ -109,6 +110,7 @@ if "postgresql" in groups:
 if "kafka" in groups:
     broker.broker()
     content.content()
+    kafka_exporter.exporter()
 if "drill" in groups:
     drill.drill()
 if hosts.members("connect"):

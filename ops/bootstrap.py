@@ -228,7 +228,9 @@ def _install(checkout: Path, tools: Path, env: Mapping[str, str]) -> None:
     requirements = venv / "requirements.txt"
     requirements.write_text(packages)
     target = ["--quiet", "--python", str(venv / "bin" / "python")]
-    call([uv, "pip", "sync", *target, "--require-hashes", "--only-binary=:all:", str(requirements)], failing=failing, env=env)
+    # Compiled once, here: a caller may keep Python from writing bytecode, and each start would compile all of it again.
+    sync = [uv, "pip", "sync", *target, "--compile-bytecode", "--require-hashes", "--only-binary=:all:", str(requirements)]
+    call(sync, failing=failing, env=env)
     exporter = [uv, "pip", "install", *target, "--no-deps", "--editable", str(checkout / "exporters")]
     call(exporter, failing="the exporter could not be installed from exporters/", env=env, cwd=checkout)
 

@@ -20,7 +20,7 @@ SEVERITIES = ("critical", "warning", "info", "watchdog")
 MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
-JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer", "connect")
+JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer", "kafka", "connect")
 FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill", "outbox")
 """What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
 platform's own cluster, `failover_slot` one that a second region's slot has to survive on, `outbox` a member of the cluster whose outbox

@@ -39,6 +39,7 @@ PORTS = {
     "haproxy": 8405,
     "pgbouncer": 9127,
     "connect": 9405,
+    "kafka": 9404,
 }
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
 CASES = sorted(path.name for path in HERE.glob("*.test.yml"))

@@ -71,6 +71,11 @@ MAY_BE_ABSENT = {
     "phoenix_drill_last_success_timestamp_seconds",
     "phoenix_drill_rpo_seconds",
     "phoenix_drill_rto_seconds",
+    # When it is missing, KafkaDown fires.
+    "kafka_broker_state",
+    # There is one for each group that has committed something; they come with phoenix_kafka_topic_drift.
+    "phoenix_kafka_consumer_lag",
+    "phoenix_kafka_consumer_committed",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }
