@@ -146,7 +146,7 @@ def patroni() -> None:
         problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
         # A new member copies the whole database first, at the pace of network and disk.
         at_work=f"{tls.CURL.replace('-sSf', '-sS')} --max-time 5 {_url(settings)}/patroni | "
-        "grep -E '\"state\": \"(creating replica|starting)\"'",
+        'grep -E \'"state": "(creating replica|starting)"\'',
     )
 
 
