@@ -103,7 +103,8 @@ def resend(carrying: Carrying, options: argparse.Namespace, terminal: Terminal) 
     stored = remote.value(carrying.connect("GET", "/config", what="reading the connector's configuration"), what="Connect")
     configuration = {key: value for key, value in stored.items() if key != "name" and not key.startswith("snapshot.select.")}
     usual = configuration | {"snapshot.mode": "no_data"}
-    select = f"SELECT * FROM {outbox.TABLE} WHERE seq >= {found['first'] or 0} ORDER BY seq"
+    which = "false" if found["first"] is None else f"seq >= {found['first']}"
+    select = f"SELECT * FROM {outbox.TABLE} WHERE {which} ORDER BY seq"
     once = configuration | {
         "snapshot.mode": "when_needed",
         "snapshot.select.statement.overrides": outbox.TABLE,
@@ -120,7 +121,7 @@ def resend(carrying: Carrying, options: argparse.Namespace, terminal: Terminal) 
             carrying.connect("PUT", "/config", what="telling the connector to read the table", body=once)
             carrying.connect("PUT", "/resume", what="starting the connector")
             _until(lambda: bool(carrying.ask(STREAMS, "asking for the slot")), "the connector does not come to the end of the table")
-            doing.note(f"{found['rows']:,} events from seq {found['first']}")
+            doing.note(f"{found['rows']:,} events" + ("" if found["first"] is None else f" from seq {found['first']}"))
     finally:
         with steps.step("go on as usual"):
             carrying.connect("PUT", "/config", what="giving the connector its configuration back", body=usual)

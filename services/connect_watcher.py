@@ -151,13 +151,15 @@ def read(answer: Mapping[str, Any]) -> tuple[dict[tuple[str, str], str], dict[st
             states[name, task] = part["state"]
             if part["state"] == "FAILED" and part.get("trace"):
                 causes = [line for line in part["trace"].splitlines() if line.startswith("Caused by: ")]
-                reasons.setdefault(name, (causes or part["trace"].splitlines())[-1][:300])
+                reasons.setdefault(name, (causes[-1] if causes else part["trace"].splitlines()[0])[:300])
     return states, reasons
 
 
 def over_http(method: str, url: str) -> bytes:
     """An answer's body. Raises OSError, for an error status too."""
-    request = urllib.request.Request(url, method=method, data=b"" if method == "POST" else None)  # noqa: S310 - from our own command line
+    # A POST without a type would be called a form, which Connect refuses (415).
+    typed = {"Content-Type": "application/json"} if method == "POST" else {}
+    request = urllib.request.Request(url, method=method, data=b"" if typed else None, headers=typed)  # noqa: S310 - from our command line
     with urllib.request.urlopen(request, timeout=ANSWER_S) as response:  # noqa: S310
         return bytes(response.read())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
-from services.connect_watcher import LONGEST_PAUSE_S, WELL_S, Watch, read
+from services.connect_watcher import LONGEST_PAUSE_S, WELL_S, Watch, over_http, read
 
 URL = "http://connect"
 
@@ -114,6 +116,32 @@ def test_each_state_is_a_series_of_its_own(watch: Watch) -> None:
     assert 'phoenix_connect_state{connector="outbox",task="0",state="running"} 1' in lines
     assert 'phoenix_connect_state{connector="outbox",task="0",state="failed"} 0' in lines
     assert 'phoenix_connect_state{connector="outbox",task="connector",state="running"} 1' in lines
+
+
+def test_a_restart_is_asked_for_as_connect_wants_it() -> None:
+    """Over real HTTP: what urllib calls a form by itself, Connect refuses with 415."""
+    asked: list[tuple[str, str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append((self.command, self.path, self.headers["Content-Type"]))
+            self.send_response(202)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        over_http("POST", f"http://127.0.0.1:{server.server_port}/connectors/outbox/restart")
+    assert asked == [("POST", "/connectors/outbox/restart", "application/json")]
+
+
+def test_the_reason_is_the_exception_itself_when_it_has_no_cause() -> None:
+    said = answer("RUNNING", "FAILED")
+    said["outbox"]["status"]["tasks"][0]["trace"] = "java.X: the reason\n\tat b\n"
+    assert read(said)[1] == {"outbox": "java.X: the reason"}
 
 
 def test_the_reason_is_the_innermost_cause() -> None:
