@@ -15,6 +15,7 @@ from pyinfra import host
 from deploys import backup, base, drill, etcd, exporters, firewall, monitoring, redis, sources, stream, tls
 from deploys.gateway import gateway
 from deploys.kafka import broker, client, content
+from deploys.kafka import exporter as kafka_exporter
 from deploys.lib import generated, hosts
 from deploys.lib.operations import packages, together
 from deploys.postgresql import database, patroni, publication, roles, schema, subscription, watcher
@@ -111,8 +112,12 @@ if "postgresql" in groups:
 if "kafka" in groups:
     broker.broker()
     content.content()
+<<<<<<< HEAD
 if "stream" in groups:
     stream.stream()
+=======
+    kafka_exporter.exporter()
+>>>>>>> kafka
 if "drill" in groups:
     drill.drill()
 together(name="Together | Everything that Prometheus asks is there")

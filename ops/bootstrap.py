@@ -228,7 +228,9 @@ def _install(checkout: Path, tools: Path, env: Mapping[str, str]) -> None:
     requirements = venv / "requirements.txt"
     requirements.write_text(packages)
     target = ["--quiet", "--python", str(venv / "bin" / "python")]
-    call([uv, "pip", "sync", *target, "--require-hashes", "--only-binary=:all:", str(requirements)], failing=failing, env=env)
+    # Compiled once, here: a caller may keep Python from writing bytecode, and each start would compile all of it again.
+    sync = [uv, "pip", "sync", *target, "--compile-bytecode", "--require-hashes", "--only-binary=:all:", str(requirements)]
+    call(sync, failing=failing, env=env)
     for member in ("exporters", "services"):
         own = [uv, "pip", "install", *target, "--no-deps", "--editable", str(checkout / member)]
         call(own, failing=f"the program in {member}/ could not be installed", env=env, cwd=checkout)

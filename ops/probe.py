@@ -28,19 +28,35 @@ def http(address: str, port: int, path: str, tls: bool) -> Answer:
     """Whether a GET is answered with 2xx; over TLS with the host's own certificate as the client's."""
     started = time.monotonic()
     try:
-        if tls:
-            context = ssl.create_default_context(cafile=TLS + "/ca.crt")
-            context.load_cert_chain(TLS + "/host.crt", TLS + "/host.key")
-            connection: HTTPConnection = HTTPSConnection(address, port, timeout=TIMEOUT_S, context=context)
-        else:
-            connection = HTTPConnection(address, port, timeout=TIMEOUT_S)
-        connection.request("GET", path)
-        status = connection.getresponse().status
-        connection.close()
+        status, _ = _get(address, port, path, tls)
     except (OSError, HTTPException, ValueError) as error:
         return False, _reason(error)
     took_ms = (time.monotonic() - started) * 1000
     return 200 <= status < 300, f"{path} answered {status} in {took_ms:.0f} ms"
+
+
+def said(address: str, port: int, path: str, tls: bool) -> Answer:
+    """As `http`; what the answer says, one line, is the detail."""
+    try:
+        status, text = _get(address, port, path, tls, most=500)
+    except (OSError, HTTPException, ValueError) as error:
+        return False, _reason(error)
+    return 200 <= status < 300, text.strip()
+
+
+def _get(address: str, port: int, path: str, tls: bool, *, most: int = 0) -> tuple[int, str]:
+    """Status and the first `most` bytes of the answer. Raises OSError, HTTPException, ValueError."""
+    if tls:
+        context = ssl.create_default_context(cafile=TLS + "/ca.crt")
+        context.load_cert_chain(TLS + "/host.crt", TLS + "/host.key")
+        connection: HTTPConnection = HTTPSConnection(address, port, timeout=TIMEOUT_S, context=context)
+    else:
+        connection = HTTPConnection(address, port, timeout=TIMEOUT_S)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read(most).decode(errors="replace") if most else ""
+    connection.close()
+    return answer.status, text
 
 
 def tcp(address: str, port: int) -> Answer:
@@ -91,6 +107,8 @@ def main(services: list[dict[str, Any]]) -> None:
     def ask(service: dict[str, Any]) -> Answer:
         if service["kind"] == "http":
             return http(service["address"], service["port"], service["path"], service["tls"])
+        if service["kind"] == "said":
+            return said(service["address"], service["port"], service["path"], service["tls"])
         if service["kind"] == "tcp":
             return tcp(service["address"], service["port"])
         return postgresql(service["port"])

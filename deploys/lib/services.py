@@ -13,6 +13,7 @@ from deploys.lib.settings import (
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     Platform,
     PlatformHost,
@@ -22,15 +23,16 @@ from deploys.lib.settings import (
     WorldSettings,
 )
 
-Kind = Literal["http", "tcp", "postgresql", "unit"]
+Kind = Literal["http", "said", "tcp", "postgresql", "unit"]
 
 
 @dataclass(frozen=True)
 class Service:
     """One service on one host.
 
-    `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `tcp` opens a connection,
-    `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All four want the unit to be active.
+    `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `said` as well and shows what
+    the answer says, `tcp` opens a connection, `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All five
+    want the unit to be active.
     What runs by a timer is known by its timer.
     """
 
@@ -80,12 +82,17 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
         yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
+<<<<<<< HEAD
     if "redis" in host.groups:
         yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
         yield Service(name, "hormones", "phoenix-hormones.timer")
     if "stream" in host.groups:
         for sink, port in streams.ports(host[StreamSettings]).items():
             yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
+=======
+    if "kafka" in host.groups:
+        yield from _kafka(host, address)
+>>>>>>> kafka
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -102,6 +109,15 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
             ("alertmanager", "prometheus-alertmanager.service", monitoring.alertmanager_port),
         ):
             yield Service(name, service, unit, "http", address, port, "https", "/-/ready", "/")
+
+
+def _kafka(host: PlatformHost, address: str) -> Iterator[Service]:
+    settings = host[KafkaSettings]
+    unit, port = "phoenix-kafka-exporter.service", settings.metrics_port
+    yield Service(host.name, "kafka", "phoenix-kafka.service", "tcp", address, settings.client_port)
+    yield Service(host.name, "kafka-exporter", unit, "http", address, port, "https", "/metrics", "/metrics")
+    for topic in settings.topics:
+        yield Service(host.name, f"kafka/{topic}", unit, "said", address, port, "https", f"/topics/{topic}", f"/topics/{topic}")
 
 
 def _backup(host: PlatformHost, address: str) -> Iterator[Service]:

@@ -138,6 +138,9 @@ def patroni() -> None:
         f"-CAfile {tls.CA} -verify_return_error -brief </dev/null",
         seconds=30,
         problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
+        # A new member copies the whole database first, at the pace of network and disk.
+        at_work=f"{tls.CURL.replace('-sSf', '-sS')} --max-time 5 {_url(settings)}/patroni | "
+        "grep -E '\"state\": \"(creating replica|starting)\"'",
     )
 
 
