@@ -49,13 +49,10 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
-<<<<<<< HEAD
-        if "redis" in groups:
-            jobs["redis"] = of(member, RedisSettings).exporter_port
-=======
         if "kafka" in groups:
             jobs["kafka"] = of(member, KafkaSettings).metrics_port
->>>>>>> kafka
+        if "redis" in groups:
+            jobs["redis"] = of(member, RedisSettings).exporter_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}

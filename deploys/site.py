@@ -112,12 +112,9 @@ if "postgresql" in groups:
 if "kafka" in groups:
     broker.broker()
     content.content()
-<<<<<<< HEAD
+    kafka_exporter.exporter()
 if "stream" in groups:
     stream.stream()
-=======
-    kafka_exporter.exporter()
->>>>>>> kafka
 if "drill" in groups:
     drill.drill()
 together(name="Together | Everything that Prometheus asks is there")

@@ -20,11 +20,7 @@ SEVERITIES = ("critical", "warning", "info", "watchdog")
 MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
-<<<<<<< HEAD
-JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer", "redis", "stream")
-=======
-JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer", "kafka")
->>>>>>> kafka
+JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer", "kafka", "redis", "stream")
 FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill")
 """What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
 platform's own cluster, `failover_slot` one that a second region's slot has to survive on. The last six arm rules that otherwise sleep."""

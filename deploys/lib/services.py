@@ -82,17 +82,14 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         gateway = host[GatewaySettings]
         yield Service(name, "haproxy", "haproxy.service", "http", address, gateway.metrics_port, "https", "/metrics", "/metrics")
         yield Service(name, "pgbouncer", "pgbouncer.service", "tcp", address, gateway.port)
-<<<<<<< HEAD
+    if "kafka" in host.groups:
+        yield from _kafka(host, address)
     if "redis" in host.groups:
         yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
         yield Service(name, "hormones", "phoenix-hormones.timer")
     if "stream" in host.groups:
         for sink, port in streams.ports(host[StreamSettings]).items():
             yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
-=======
-    if "kafka" in host.groups:
-        yield from _kafka(host, address)
->>>>>>> kafka
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
