@@ -127,18 +127,12 @@ def statements(text: str) -> list[str]:
 def pending() -> list[str]:
     """Versions that are not applied: what they make is not in the store, or PostgreSQL has no note of them."""
     with neo4j() as driver, postgresql() as database:
-        made = {
-            record["name"]
-            for what in ("CONSTRAINTS", "INDEXES")
-            for record in driver.execute_query(
-                f"SHOW {what} YIELD name, state RETURN name, state" if what == "INDEXES" else f"SHOW {what}"
-            ).records
-        }
-        noted = {version for (version,) in database.execute("SELECT version FROM phoenix.schema_version")}
+        made = {record["name"] for what in ("CONSTRAINTS", "INDEXES") for record in driver.execute_query(f"SHOW {what} YIELD name").records}
+        noted = dict(database.execute("SELECT version, checksum FROM phoenix.graph_migrations").fetchall())
     return [
         version
-        for version, (_, _, text) in migrations().items()
-        if version not in noted or not set(re.findall(r"^CREATE (?:CONSTRAINT|INDEX) (\w+)", text, re.MULTILINE)) <= made
+        for version, (_, checksum, text) in migrations().items()
+        if noted.get(version) != checksum or not set(re.findall(r"^CREATE (?:CONSTRAINT|INDEX) (\w+)", text, re.MULTILINE)) <= made
     ]
 
 
@@ -410,8 +404,8 @@ def main(words: Sequence[str]) -> int:
         else:
             print(__doc__, file=sys.stderr)
             return FAILED
-    except Failed as error:
-        print(str(error), file=sys.stderr)
+    except (Failed, Neo4jError, DriverError, psycopg.Error) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         if what in ("check", "rebuild", "backup", "restore"):
             print(json.dumps({"ok": False, "error": str(error)}))
         return FAILED

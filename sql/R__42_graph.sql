@@ -190,3 +190,4 @@ COMMENT ON FUNCTION phoenix.record_graph_migration IS 'Notes that a file of sql/
 
 -- Who rebuilds and checks reads this, and nothing else of the platform.
 GRANT EXECUTE ON FUNCTION phoenix.newest_event(), phoenix.record_graph_migration(text, text, text) TO graph;
+GRANT SELECT ON phoenix.graph_migrations TO graph;
