@@ -39,7 +39,7 @@ CONFIG = Path("/etc/phoenix-graph/graph.json")
 CYPHER = Path("/opt/phoenix/neo4j/cypher")
 HOME, CONF, STATE = "/opt/phoenix/neo4j", "/etc/neo4j", "/var/lib/neo4j"
 LAST_BACKUP = Path("/var/lib/phoenix-graph-backup/last.json")
-PGBACKREST = "/usr/bin/pgbackrest"
+PGBACKREST, REPOSITORY = "/usr/bin/pgbackrest", Path("/etc/pgbackrest/pgbackrest.conf")
 START_S = 120.0
 NAMED = 10
 """Differences that the journal names."""
@@ -318,7 +318,12 @@ def _admin(words: Sequence[str], **streams: Any) -> None:
 
 def _repository(words: Sequence[str], **streams: Any) -> subprocess.CompletedProcess[bytes]:
     """One command of pgBackRest outside of any stanza, which encrypts with the repository's key. Raises Failed."""
-    done = subprocess.run([PGBACKREST, *words], cwd="/", stderr=subprocess.PIPE, check=False, **streams)
+    # For a file of a backup it finds the key by itself, for one of ours it has to be told.
+    key = re.search(r"^repo1-cipher-pass=(.+)$", REPOSITORY.read_text(encoding="utf-8"), re.MULTILINE)
+    if key is None:
+        raise Failed(f"{REPOSITORY} has no repo1-cipher-pass, so the dump would not be encrypted: deploy again.")
+    environment = {**os.environ, "PGBACKREST_CIPHER_PASS": key[1].strip()}
+    done = subprocess.run([PGBACKREST, *words], cwd="/", env=environment, stderr=subprocess.PIPE, check=False, **streams)
     if done.returncode != 0:
         raise Failed(f"pgbackrest {words[0]}: {_last(done.stderr)}: see docs/runbooks/BackupRepositoryUnreachable.md.")
     return done

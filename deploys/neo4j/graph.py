@@ -21,6 +21,7 @@ DRIVER = "/opt/phoenix/neo4j/driver"
 CYPHER = "/opt/phoenix/neo4j/cypher"
 DIRECTORY = "/etc/phoenix-graph"
 CONFIG = f"{DIRECTORY}/graph.json"
+DUMPS = "/var/lib/phoenix-graph-backup"
 UNITS = "/etc/systemd/system"
 TIMERS = ("metrics", "parity")
 SOURCES = ("graph_keeper.py", "phoenix_stream/graph.py", "phoenix_stream/neo4j_driver.py")
@@ -71,6 +72,7 @@ def installed() -> None:
             Directory(f"{LIBRARY}/phoenix_stream"),
             *[File(f"{LIBRARY}/{name}", (ROOT / "services" / name).read_text(encoding="utf-8"), mode="755") for name in SOURCES],
             Directory(DIRECTORY),
+            Directory(DUMPS),
             File(CONFIG, configuration),
             File(f"{DIRECTORY}/neo4j.password", hosts.secret("neo4j/neo4j"), mode="600"),
             File(f"{DIRECTORY}/graph.password", hosts.secret("postgresql/graph"), mode="600"),
