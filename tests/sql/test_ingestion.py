@@ -186,8 +186,8 @@ def test_hubspot_both_ways_without_an_echo(runner: Runner) -> None:
     runner.admin.execute("INSERT INTO phoenix.food_companies (name, annual_revenue) VALUES ('Own', 12.50)")
     runner.admin.execute("INSERT INTO phoenix.personas (name, role) VALUES ('Jane van Dyk', 'CEO'), ('Nobody''s contact', NULL)")
     runner.admin.execute(
-        "INSERT INTO phoenix.opportunities (name, company_id, contact_persona_id, value, stage) SELECT 'Own deal', c.id, p.id, 100.5, 'proposal' "
-        "FROM phoenix.food_companies c, phoenix.personas p WHERE p.role = 'CEO'"
+        "INSERT INTO phoenix.opportunities (name, company_id, contact_persona_id, value, stage) "
+        "SELECT 'Own deal', c.id, p.id, 100.5, 'proposal' FROM phoenix.food_companies c, phoenix.personas p WHERE p.role = 'CEO'"
     )
     for _ in range(2):
         runner.crm.put("contacts", {"firstname": "Carla", "lastname": "C", "company": "Their", "email": "carla@example.org"})
