@@ -23,7 +23,7 @@ from deploys.n8n import artifact, database
 PACKAGES = ["zstd", "python3-psycopg"]
 USER = "phoenix-n8n"
 HOME, CONFIG, STATE = "/opt/phoenix/n8n", "/etc/phoenix-n8n", "/var/lib/phoenix-n8n"
-UNIT, IMPORT_UNIT = (f"/etc/systemd/system/phoenix-n8n{name}.service" for name in ("", "-import"))
+UNIT, IMPORT_UNIT, RUN_UNIT = (f"/etc/systemd/system/phoenix-n8n{name}.service" for name in ("", "-import", "-run@"))
 ENVIRONMENT = f"{CONFIG}/environment"
 PROGRAM, PROGRAM_CONFIG = "/usr/local/lib/phoenix/n8n_workflows.py", f"{CONFIG}/import.json"
 WORKFLOWS, CREDENTIALS = f"{CONFIG}/workflows", f"{CONFIG}/credentials"
@@ -122,12 +122,13 @@ def n8n() -> None:
             File(ENVIRONMENT, template("n8n/environment.j2", gateway=hosts.settings(GatewaySettings), **values)),
             File(PROGRAM, (ROOT / "services" / "n8n_workflows.py").read_text(encoding="utf-8"), mode="755"),
             File(PROGRAM_CONFIG, configuration),
-            File(UNIT, template("n8n/phoenix-n8n.service.j2", job=False, **values)),
-            File(IMPORT_UNIT, template("n8n/phoenix-n8n.service.j2", job=True, **values)),
+            File(UNIT, template("n8n/phoenix-n8n.service.j2", job="", **values)),
+            File(IMPORT_UNIT, template("n8n/phoenix-n8n.service.j2", job="import", **values)),
+            File(RUN_UNIT, template("n8n/phoenix-n8n.service.j2", job="run", **values)),
         ],
     )
     nothing_else(name="No workflows but these", directory=WORKFLOWS, names=list(flows))
-    units_read(name="systemd knows the import", units=["phoenix-n8n-import.service"])
+    units_read(name="systemd knows the import", units=["phoenix-n8n-import.service", "phoenix-n8n-run@hubspot_sync.service"])
     imported(name="Credentials and workflows are n8n's")
     watched = [UNIT, ENVIRONMENT, STAMP, f"{HOME}/.phoenix-key", *[f"{CONFIG}/{name}" for name in SECRETS], *tls.ALL]
     service(name="n8n runs with this configuration", unit="phoenix-n8n.service", restart_on=watched)
