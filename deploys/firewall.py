@@ -9,17 +9,22 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.gateway import cluster
-from deploys.lib import facts, findings, hosts
+from deploys.lib import facts, findings, hosts, streams, tailnet
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
     N8nSettings,
     PostgresqlSettings,
+    RedisSettings,
+    StreamSettings,
+    TailscaleSettings,
     WorldSettings,
     of,
 )
@@ -51,13 +56,34 @@ def ports() -> list[int]:
         found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
     if "n8n" in groups:
         found.add(hosts.settings(N8nSettings).port)
+    if "connect" in groups:
+        found.add(hosts.settings(ConnectSettings).metrics_port)
+    if "kafka" in groups:
+        kafka = hosts.settings(KafkaSettings)
+        found |= {kafka.client_port, kafka.controller_port, kafka.metrics_port}
+    if "redis" in groups:
+        redis = hosts.settings(RedisSettings)
+        found |= {redis.port, redis.exporter_port}
+    if "stream" in groups:
+        found |= set(streams.ports(hosts.settings(StreamSettings)).values())
     if "monitoring" in groups:
         monitoring = hosts.settings(MonitoringSettings)
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
     if "world" in groups:
         found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
         found.add(hosts.settings(WorldSettings).upstreams_port)
+    if "world" in groups and hosts.members("tailscale"):
+        found.add(hosts.settings(WorldSettings).headscale_port)
     return sorted(found)
+
+
+def udp_ports() -> list[int]:
+    """UDP ports that are open to everybody: packets of the tailnet carry their own proof."""
+    if "tailscale" in host.groups:
+        return [hosts.settings(TailscaleSettings).port]
+    if "world" in host.groups and hosts.members("tailscale"):
+        return [hosts.settings(WorldSettings).headscale_stun_port]
+    return []
 
 
 def per_client() -> dict[int, int]:
@@ -72,6 +98,9 @@ def per_client() -> dict[int, int]:
         # Clients by the thousand, often behind one address; still not all that there are.
         gateway = hosts.settings(GatewaySettings)
         limits[gateway.port] = gateway.max_clients * 6 // 10
+    if "redis" in host.groups:
+        redis = hosts.settings(RedisSettings)
+        limits[redis.port] = redis.max_clients * 6 // 10
     return limits
 
 
@@ -90,11 +119,16 @@ def firewall() -> None:
     files(
         name="Rules",
         entries=[
-            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client())),
+            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client(), udp=udp_ports(), tailnet=_tailnet())),
             File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED, list=LIST)),
         ],
     )
     service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES, UNIT], restart_if=differs)
+
+
+def _tailnet() -> str:
+    """The network that is believed on the tailnet's interface only; none on a host that is not in it."""
+    return tailnet.NETWORK if "tailscale" in host.groups else ""
 
 
 def differs() -> bool:

@@ -60,14 +60,22 @@ _VPS2 = _host("vps2", "203.0.113.12", "100.64.0.12", **_BACKUP)
 # the drill that restores their backup every night.
 _VPS3 = _host("vps3", "198.51.100.13", "100.64.0.13", postgresql_cluster_name="region2", **_BACKUP, **_MONITORING)
 
+# Each joins once with a key of its own, a secret that is good for one join (docs/tailscale.md): ./phoenix secrets set tailscale/vps1-key
+tailscale = [_VPS1, _VPS2, _VPS3]
 # A lone VPS1 is a cluster of one: leave the others out of these lists, and add them when you have them. Two of three members keep etcd.
 etcd = [_VPS1, _VPS2, _VPS3]
 postgresql = [_VPS1, _VPS2, _VPS3]
 region2 = [_VPS3]
 # Where clients come in (docs/connect.md).
 gateway = [_VPS1, _VPS2]
+# The agents' hormone levels (docs/redis.md).
+redis = [_VPS1]
+# From Kafka into the stores (docs/stream.md).
+stream = [_VPS1]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 monitoring = [_VPS3]
 # The workflows (docs/n8n.md); beside a gateway. Their APIs' keys: ./phoenix secrets set n8n/hubspot-token, n8n/enrichment-key
 n8n = [_VPS1]
+# One host, or three: with three Kafka survives the loss of one (docs/kafka.md).
+kafka = [_VPS1]

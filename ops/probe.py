@@ -64,6 +64,22 @@ def postgresql(port: int) -> Answer:
     return True, done.stdout.strip()
 
 
+def tailscale(address: str) -> Answer:
+    """Whether the host is in the tailnet at `address` and its control server answers; how many others it sees."""
+    try:
+        done = subprocess.run(["tailscale", "status", "--json"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        status = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return False, "tailscaled does not answer" if isinstance(error, ValueError) else _reason(error)
+    own, peers = status["Self"], (status.get("Peer") or {}).values()
+    if status["BackendState"] != "Running":
+        return False, f"not in the tailnet ({status['BackendState']})"
+    if address not in own["TailscaleIPs"]:
+        return False, f"has the address {own['TailscaleIPs'][0]}, not {address}"
+    seen = f"{address}, {sum(bool(peer['Online']) for peer in peers)} of {len(peers)} others are there"
+    return bool(own["Online"]), seen if own["Online"] else f"{seen}; the control server does not answer"
+
+
 def units(names: list[str]) -> dict[str, dict[str, str]]:
     """systemd's properties of each unit, by its name."""
     properties = "--property=Id,LoadState,ActiveState,SubState,ConditionResult,Result"
@@ -93,6 +109,8 @@ def main(services: list[dict[str, Any]]) -> None:
             return http(service["address"], service["port"], service["path"], service["tls"])
         if service["kind"] == "tcp":
             return tcp(service["address"], service["port"])
+        if service["kind"] == "tailscale":
+            return tailscale(service["address"])
         return postgresql(service["port"])
 
     with ThreadPoolExecutor(max_workers=16) as pool:

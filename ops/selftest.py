@@ -32,6 +32,7 @@ def parts(*, fresh: bool) -> dict[str, Commands]:
         "lint": [[*python, "ruff", "check", "."], [*python, "mypy"], [*python, "ops.lockfile", "--check"]],
         "unit": [[*pytest, "tests/unit"]],
         "exporter": [[*pytest, "tests/exporter"]],
+        "hormones": [[*pytest, "tests/hormones"]],
         "lab": [up],
         "rules": [[*pytest, "tests/rules"]],
         "sql": [[*pytest, "tests/sql"]],

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import secrets
+import uuid
 
 from deploys.lib.pki import Authority
 from deploys.lib.secrets import SecretError, SecretStore
 
 # Those of deploys/postgresql/roles.py, which the command line does without: it brings pyinfra.
 POSTGRESQL_LOGINS = (
-    *("architect", "samurai_agent", "monitor", "public_api", "pgbouncer", "replicator", "rewind", "subscriber", "drill"),
-    *("n8n", "n8n_flows"),
+    "architect",
+    "samurai_agent",
+    "monitor",
+    "public_api",
+    "stream",
+    "pgbouncer",
+    "replicator",
+    "rewind",
+    "subscriber",
+    "drill",
+    "connect",
+    "graph",
+    "n8n",
+    "n8n_flows",
 )
 PII_KEY, PII_CURRENT = "pii/key-1", "pii/current"
 
@@ -22,6 +36,7 @@ S3_KEYS = ("backup/s3-key", "backup/s3-secret")
 RETENTION_KEYS = ("backup/retention-key", "backup/retention-secret")
 S3_ROOT_KEYS = ("world/s3-root-key", "world/s3-root-secret")
 CIPHER = "backup/cipher"
+REDIS_USERS = ("admin", "worker", "agent", "monitor")
 
 
 def password() -> str:
@@ -69,7 +84,32 @@ def _hashed_password() -> tuple[str, str]:
     return secret, hashed.decode()
 
 
+def ensure_redis(store: SecretStore) -> None:
+    """Make the passwords of Redis' users."""
+    for user in REDIS_USERS:
+        store.ensure(f"redis/{user}", password)
+
+
 def _s3_account() -> tuple[str, str]:
     """An access key as providers make them, 20 capital letters and digits, and its secret."""
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
     return "PHX" + "".join(secrets.choice(alphabet) for _ in range(17)), secrets.token_urlsafe(30)
+
+
+KAFKA_USERS = ("admin", "broker", "connect", "worker", "agent", "monitor")
+KAFKA_CLUSTER = "kafka/cluster-id"
+
+
+def ensure_kafka(store: SecretStore) -> None:
+    """Make the passwords of Kafka's users, and the name of the cluster, which every node's disk bears from its first start on."""
+    for user in KAFKA_USERS:
+        store.ensure(f"kafka/{user}", password)
+    store.ensure(KAFKA_CLUSTER, _uuid)
+
+
+def _uuid() -> str:
+    """A random UUID as Kafka writes it: 16 bytes in base64 without padding, and no `-` in front, which would read as an option."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from deploys.lib import streams
 from deploys.lib.settings import (
     BackupSettings,
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
@@ -17,10 +19,13 @@ from deploys.lib.settings import (
     Platform,
     PlatformHost,
     PostgresqlSettings,
+    RedisSettings,
+    StreamSettings,
+    TailscaleSettings,
     WorldSettings,
 )
 
-Kind = Literal["http", "tcp", "postgresql", "unit"]
+Kind = Literal["http", "tcp", "postgresql", "unit", "tailscale"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Service:
     """One service on one host.
 
     `kind` says how it is asked whether it is well: `http` GETs `health_path` and wants a 2xx answer, `tcp` opens a connection,
-    `postgresql` runs a query as the superuser on the host, `unit` believes systemd. All four want the unit to be active.
+    `postgresql` runs a query as the superuser on the host, `unit` believes systemd,
+    `tailscale` asks tailscaled for its place in the tailnet. All want the unit to be active.
     What runs by a timer is known by its timer.
     """
 
@@ -55,15 +61,19 @@ class Service:
 
 def services(platform: Platform) -> list[Service]:
     """The services of all hosts, host by host in the inventory's order; on each the base first, the watchers last."""
-    return [service for host in platform.hosts.values() for service in _of_host(host)]
+    headscale = bool(platform.group("tailscale"))
+    return [service for host in platform.hosts.values() for service in _of_host(host, headscale=headscale)]
 
 
-def _of_host(host: PlatformHost) -> Iterator[Service]:
+def _of_host(host: PlatformHost, *, headscale: bool = False) -> Iterator[Service]:
     name, address = host.name, host[HostSettings].address
     yield Service(name, "ssh", "ssh.service", "tcp", address, 22)
     yield Service(name, "firewall", "phoenix-firewall.service")
     yield Service(name, "clock", "systemd-timesyncd.service")
     yield Service(name, "security-updates", "unattended-upgrades.service")
+    if "tailscale" in host.groups:
+        yield Service(name, "tailscale", "tailscaled.service", "tailscale", host[TailscaleSettings].address or address)
+        yield Service(name, "tailnet-metrics", "phoenix-tailnet-metrics.timer")
     if "etcd" in host.groups:
         port = host[EtcdSettings].client_port
         yield Service(name, "etcd", "etcd.service", "http", address, port, "https", "/health")
@@ -81,6 +91,12 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
     if "n8n" in host.groups:
         port = host[N8nSettings].port
         yield Service(name, "n8n", "phoenix-n8n.service", "http", address, port, "https", "/healthz/readiness", "/")
+    if "redis" in host.groups:
+        yield Service(name, "redis", "redis-server.service", "tcp", address, host[RedisSettings].port)
+        yield Service(name, "hormones", "phoenix-hormones.timer")
+    if "stream" in host.groups:
+        for sink, port in streams.ports(host[StreamSettings]).items():
+            yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
     if "world" in host.groups:
         port = host[WorldSettings].alert_receiver_port
         yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
@@ -89,7 +105,25 @@ def _of_host(host: PlatformHost) -> Iterator[Service]:
         upstreams = host[WorldSettings].upstreams_port
         health, state = "/control/health", "/control/state"
         yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, upstreams, "https", health, state)
+        if headscale:
+            yield Service(
+                name, "headscale", "phoenix-headscale.service", "http", address, host[WorldSettings].headscale_port, "https", "/health"
+            )
         return  # nobody watches the world: in production it is somebody else's
+    if "connect" in host.groups:
+        connect = host[ConnectSettings]
+        yield Service(name, "connect", "phoenix-connect.service")
+        yield Service(
+            name,
+            "connect-watcher",
+            "phoenix-connect-watcher.service",
+            "http",
+            address,
+            connect.metrics_port,
+            "https",
+            "/health",
+            "/metrics",
+        )
     if "backup" in host.groups:
         yield from _backup(host, address)
     yield from _exporters(host, address)
@@ -122,5 +156,7 @@ def _exporters(host: PlatformHost, address: str) -> Iterator[Service]:
         ]
     if "gateway" in host.groups:
         found.append(("pgbouncer-exporter", "prometheus-pgbouncer-exporter.service", host[GatewaySettings].exporter_port))
+    if "redis" in host.groups:
+        found.append(("redis-exporter", "prometheus-redis-exporter.service", host[RedisSettings].exporter_port))
     for name, unit, port in found:
         yield Service(host.name, name, unit, "http", address, port, "https", "/metrics", "/metrics")

@@ -119,7 +119,7 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
         AND has_function_privilege('phoenix_owner', 'pg_advisory_xact_lock(bigint)', 'EXECUTE')),
     ('a role lacks the right to connect',
         (SELECT bool_and(has_database_privilege(role, 'phoenix', 'CONNECT') AND has_schema_privilege(role, 'phoenix', 'USAGE'))
-         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api', 'drill']) role)),
+         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api', 'stream', 'drill', 'graph']) role)),
     ('drill may not leave its mark in the WAL',
         (SELECT bool_and(has_function_privilege('drill', oid, 'EXECUTE')) FROM pg_proc
          WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace)),

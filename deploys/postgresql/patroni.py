@@ -11,9 +11,9 @@ from pyinfra import context, host
 from pyinfra.api import Host, deploy, operation
 
 from deploys import base, tls
-from deploys.lib import facts, findings, hosts, region2, sizing, verify
+from deploys.lib import facts, findings, hosts, outbox, region2, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
-from deploys.lib.settings import ROOT, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
+from deploys.lib.settings import ROOT, ConnectSettings, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
 from deploys.postgresql import archive
 from deploys.postgresql.psql import PSQL
 
@@ -53,6 +53,12 @@ def copies() -> list[Host]:
     """Hosts of the second region whose cluster copies the present host's."""
     own = hosts.settings(PostgresqlSettings).cluster_name
     return [copy for copy in hosts.members(region2.NAME) if of(copy, Region2Settings).source == own]
+
+
+def connectors() -> list[Host]:
+    """Hosts whose Kafka Connect reads the outbox of the present host's cluster."""
+    own = hosts.settings(PostgresqlSettings).cluster_name
+    return [one for one in hosts.members("connect") if of(one, ConnectSettings).cluster_name == own]
 
 
 def data_directory(settings: PostgresqlSettings) -> str:
@@ -138,6 +144,9 @@ def patroni() -> None:
         f"-CAfile {tls.CA} -verify_return_error -brief </dev/null",
         seconds=30,
         problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
+        # A new member copies the whole database first, at the pace of network and disk.
+        at_work=f"{tls.CURL.replace('-sSf', '-sS')} --max-time 5 {_url(settings)}/patroni | "
+        'grep -E \'"state": "(creating replica|starting)"\'',
     )
 
 
@@ -164,8 +173,9 @@ def parameters() -> dict[str, Any]:
     settings = hosts.settings(PostgresqlSettings)
     newer: dict[str, Any] = {}
     if settings.version >= 17:
-        # A subscriber gets a change only when every member that may lead next has it too: after a failover it is never ahead.
-        waited_for = [region2.member_slot(str(peer.name)) for peer in peers() if peer.name != host.name] if copies() else []
+        # A subscriber, or Kafka Connect, gets a change when every member that may lead next has it: after a failover it is never ahead.
+        others = [peer for peer in peers() if peer.name != host.name] if copies() or connectors() else []
+        waited_for = [region2.member_slot(str(peer.name)) for peer in others]
         newer = {"sync_replication_slots": True, "synchronized_standby_slots": ", ".join(waited_for)}
     return {
         **size().parameters(),
@@ -268,7 +278,8 @@ def dynamic_configuration() -> dict[str, Any]:
 
 def _permanent_slots() -> dict[str, Any]:
     versions = [of(member, PostgresqlSettings).version for member in [host, *copies()]]
-    slots = region2.permanent_slots(min(versions), "phoenix") if copies() else {}
+    names = [region2.NAME] * bool(copies()) + [outbox.SLOT] * bool(connectors())
+    slots = region2.permanent_slots(min(versions), "phoenix", names)
     return {"slots": slots} if slots else {}
 
 
@@ -347,6 +358,7 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
         "subscribers": [hosts.address(copy) for copy in copies()],
+        "connectors": [hosts.address(one) for one in connectors()],
         "role_changed": ROLE_CHANGED,
         "members": [hosts.address(member) for member in peers()],
         "probe": PROBE,

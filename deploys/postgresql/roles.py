@@ -72,6 +72,8 @@ ROLES = (
         gateway_share=0.9,
         settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "256MB"},
     ),
+    # The stream workers': two functions, and no more connections than a few workers have.
+    Role("stream", connections=6, settings={"temp_file_limit": "64MB"}),
     # PgBouncer's own: it looks up the logins that come in, and can do nothing else.
     Role(
         "pgbouncer",
@@ -85,6 +87,8 @@ ROLES = (
     Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
     # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
     Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
+    # Reads the outbox for Kafka Connect: one connection for changes, one for heartbeats, and room to reconnect.
+    Role("connect", replication=True, connections=6, group="connect"),
     # Counts and hashes every row for the restore drill (services/drill_leader.py), so it sees everything and writes nothing.
     Role(
         "drill",
@@ -98,6 +102,8 @@ ROLES = (
     Role("n8n", connections=20, group="n8n"),
     # Its workflows may enter the platform's database and call one function of R__43_ingestion.sql: no table is theirs to read or write.
     Role("n8n_flows", connections=12, settings={"statement_timeout": "2min", "idle_in_transaction_session_timeout": "1min"}),
+    # Compares the knowledge graph with the truth: it reads the view of its nodes and edges, and notes which migrations the graph has had.
+    Role("graph", connections=6),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.

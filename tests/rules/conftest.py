@@ -38,6 +38,8 @@ PORTS = {
     "etcd": 2379,
     "haproxy": 8405,
     "pgbouncer": 9127,
+    "connect": 9405,
+    "redis": 9121,
 }
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
 CASES = sorted(path.name for path in HERE.glob("*.test.yml"))

@@ -14,7 +14,7 @@ LAB = load(ROOT / "inventory" / "lab.py")
 def test_lab_has_every_service_of_the_platform_once() -> None:
     found = services(LAB)
     assert [s.name for s in found if s.host == "vps3"] == [
-        "ssh", "firewall", "clock", "security-updates", "etcd", "patroni", "postgresql", "watcher", "drill",
+        "ssh", "firewall", "clock", "security-updates", "tailscale", "tailnet-metrics", "etcd", "patroni", "postgresql", "watcher", "drill",
         "backup-metrics", "retention", "node-exporter", "postgres-exporter", "phoenix-exporter", "prometheus", "alertmanager",
     ]  # fmt: skip
     assert max(Counter((s.host, s.name) for s in found).values()) == 1
