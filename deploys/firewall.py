@@ -71,7 +71,7 @@ def ports() -> list[int]:
         found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
     if "world" in groups:
         found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
-        found.add(hosts.settings(WorldSettings).upstreams_port)
+        found |= {hosts.settings(WorldSettings).upstreams_port} if hosts.members("n8n") else set()
     if "world" in groups and hosts.members("tailscale"):
         found.add(hosts.settings(WorldSettings).headscale_port)
     return sorted(found)

@@ -61,11 +61,11 @@ class Service:
 
 def services(platform: Platform) -> list[Service]:
     """The services of all hosts, host by host in the inventory's order; on each the base first, the watchers last."""
-    headscale = bool(platform.group("tailscale"))
-    return [service for host in platform.hosts.values() for service in _of_host(host, headscale=headscale)]
+    headscale, upstreams = bool(platform.group("tailscale")), bool(platform.group("n8n"))
+    return [service for host in platform.hosts.values() for service in _of_host(host, headscale=headscale, upstreams=upstreams)]
 
 
-def _of_host(host: PlatformHost, *, headscale: bool = False) -> Iterator[Service]:
+def _of_host(host: PlatformHost, *, headscale: bool = False, upstreams: bool = False) -> Iterator[Service]:
     name, address = host.name, host[HostSettings].address
     yield Service(name, "ssh", "ssh.service", "tcp", address, 22)
     yield Service(name, "firewall", "phoenix-firewall.service")
@@ -98,17 +98,7 @@ def _of_host(host: PlatformHost, *, headscale: bool = False) -> Iterator[Service
         for sink, port in streams.ports(host[StreamSettings]).items():
             yield Service(name, f"stream-{sink}", streams.unit(sink), "http", address, port, "https", "/health/ready", "/metrics")
     if "world" in host.groups:
-        port = host[WorldSettings].alert_receiver_port
-        yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
-        s3 = host[WorldSettings].s3_port
-        yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
-        upstreams = host[WorldSettings].upstreams_port
-        health, state = "/control/health", "/control/state"
-        yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, upstreams, "https", health, state)
-        if headscale:
-            yield Service(
-                name, "headscale", "phoenix-headscale.service", "http", address, host[WorldSettings].headscale_port, "https", "/health"
-            )
+        yield from _world(host, headscale=headscale, upstreams=upstreams)
         return  # nobody watches the world: in production it is somebody else's
     if "connect" in host.groups:
         connect = host[ConnectSettings]
@@ -134,6 +124,22 @@ def _of_host(host: PlatformHost, *, headscale: bool = False) -> Iterator[Service
             ("alertmanager", "prometheus-alertmanager.service", monitoring.alertmanager_port),
         ):
             yield Service(name, service, unit, "http", address, port, "https", "/-/ready", "/")
+
+
+def _world(host: PlatformHost, *, headscale: bool, upstreams: bool) -> Iterator[Service]:
+    name, address = host.name, host[HostSettings].address
+    port = host[WorldSettings].alert_receiver_port
+    yield Service(name, "alert-receiver", "alert-receiver.service", "tcp", address, port, "http", shown_path="/")
+    s3 = host[WorldSettings].s3_port
+    yield Service(name, "s3", "phoenix-s3.service", "tcp", address, s3)
+    if upstreams:
+        port = host[WorldSettings].upstreams_port
+        health, state = "/control/health", "/control/state"
+        yield Service(name, "upstreams", "phoenix-upstreams.service", "http", address, port, "https", health, state)
+    if headscale:
+        yield Service(
+            name, "headscale", "phoenix-headscale.service", "http", address, host[WorldSettings].headscale_port, "https", "/health"
+        )
 
 
 def _backup(host: PlatformHost, address: str) -> Iterator[Service]:

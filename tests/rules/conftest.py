@@ -40,6 +40,7 @@ PORTS = {
     "pgbouncer": 9127,
     "connect": 9405,
     "redis": 9121,
+    "n8n": 5678,
 }
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
 CASES = sorted(path.name for path in HERE.glob("*.test.yml"))
