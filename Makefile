@@ -26,7 +26,7 @@ deploy: ## bring the lab to what the inventory describes
 test: ## run every test; makes the lab when it is not up
 	@$(PHOENIX_RUN) ops.selftest
 
-drills: ## the long series of faults, restores and losses on the lab (an hour), with the distribution of each
+drills: ## the long series of faults, restores and losses on the lab (two hours), with the distribution of each
 	@$(PHOENIX_RUN) ops.selftest series
 
 lint: ## check style, types and the lock file

@@ -19,6 +19,7 @@ from deploys.lib.operations import Commands, Directory, File, files, refusal, se
 from deploys.lib.pki import Authority
 from deploys.lib.settings import ROOT, BackupSettings, HostSettings, PostgresqlSettings, of
 from deploys.postgresql import archive, patroni
+from deploys.postgresql.psql import leads
 
 PACKAGES = ["pgbackrest"]
 CONFIG = "/etc/pgbackrest/pgbackrest.conf"
@@ -94,7 +95,7 @@ def configure() -> None:
                     peers=[str(member.name) for member in others],
                     address=hosts.settings(HostSettings).address,
                     postgresql=hosts.settings(PostgresqlSettings),
-                    processes=lambda: sizing.backup_processes(host.get_fact(facts.Resources).cores),
+                    processes=lambda: sizing.backup_processes(hosts.resources().cores),
                     spool=SPOOL,
                     tls=tls,
                     **_repository(generated.S3_KEYS),
@@ -175,7 +176,7 @@ def backup() -> None:
 @operation()
 def first() -> Commands:
     """The repository has this cluster's stanza and at least one verified backup; the leader sees to it."""
-    if not patroni.is_leader():
+    if not leads():
         return
     pgbackrest = f"runuser -u postgres -- {archive.PROGRAM} --stanza={archive.stanza()}"
     info = host.get_fact(facts.Json, script=f"cd / && {pgbackrest} --io-timeout=5 --output=json info")

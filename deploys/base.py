@@ -38,7 +38,7 @@ def preflight() -> None:
 def fit() -> Commands:
     """The host is one that Phoenix knows and has the free disk that settings ask for."""
     settings = hosts.settings(HostSettings)
-    resources = host.get_fact(facts.Resources)
+    resources = hosts.resources()
     problem = ""
     if resources is None:
         problem = f"{host.name} does not answer as a Debian host: check that it is Debian 13 and that the login may run commands."
@@ -101,7 +101,7 @@ def memory_mb() -> int:
 
     Rounded, because each kernel keeps a few MB more or less for itself, and a new one must not restart the database.
     """
-    return hosts.settings(HostSettings).memory_mb or host.get_fact(facts.Resources).memory_mb // 128 * 128
+    return hosts.settings(HostSettings).memory_mb or hosts.resources().memory_mb // 128 * 128
 
 
 @operation()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra import host
-from pyinfra.api import deploy, operation
+from pyinfra.api import deploy
 
 from deploys import tls
-from deploys.lib import artifacts, facts, findings, hosts, monitoring, verify, wheels
-from deploys.lib.operations import Commands, Directory, File, files, service, template, upload
+from deploys.lib import hosts, monitoring, programs, verify, wheels
+from deploys.lib.operations import Directory, File, files, service, template
+from deploys.lib.programs import account as account  # noqa: PLC0414 - other services take it from here
 from deploys.lib.settings import ExporterSettings, HostSettings, PostgresqlSettings
 
 PACKAGES = ["prometheus-node-exporter"]
-POSTGRESQL_PACKAGES = ["prometheus-postgres-exporter", "python3-venv"]
+POSTGRESQL_PACKAGES = ["prometheus-postgres-exporter", *programs.PACKAGES]
 
 WEB = "/etc/prometheus/web.yml"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -94,8 +93,7 @@ def phoenix() -> None:
     password = "/etc/phoenix-exporter/monitor.password"  # noqa: S105 - a path
     account(name="User phoenix-exporter", user="phoenix-exporter")
     tls.readers(name="The exporter may read the host's key", users=["phoenix-exporter"])
-    upload(name="Wheels", source=bundle, directory=f"{HOME}/wheels")
-    environment(name="Environment of exactly these wheels")
+    program = programs.installed(wheels.EXPORTER, HOME)
     files(
         name="Configuration",
         entries=[
@@ -119,39 +117,9 @@ def phoenix() -> None:
     service(
         name="Phoenix exporter runs with this configuration",
         unit="phoenix-exporter.service",
-        restart_on=[CONFIG, unit, password, f"{HOME}/venv/.phoenix-digest"],
+        restart_on=[CONFIG, unit, password, program],
     )
     _answers("Phoenix exporter", settings.port, "^phoenix_up 1", "phoenix-exporter")
-
-
-@operation()
-def account(user: str) -> Commands:
-    """The system has this user, which nobody can log in as."""
-    if host.get_fact(facts.Output, script=f"id -u {user}").endswith(facts.FAILED):
-        findings.report(f"user {user} is missing")
-        yield f"useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin {user}"
-
-
-def bundle() -> Path:
-    """The exporter's wheels for the present host's machine."""
-    return wheels.exporter_bundle(artifacts.cache(), python="3.13", platform=host.get_fact(facts.Resources).machine)
-
-
-@operation()
-def environment() -> Commands:
-    """`venv` beside the wheels holds exactly what they hold; made anew, whole or not at all, when they change."""
-    stamp, wanted = f"{HOME}/venv/.phoenix-digest", f"{HOME}/wheels/.phoenix-digest"
-    if not host.get_fact(facts.Output, script=f"cmp -s {stamp} {wanted} && test -x {HOME}/venv/bin/phoenix-exporter").endswith(
-        facts.FAILED
-    ):
-        return
-    findings.report("the exporter's environment is not of the present wheels")
-    # A virtual environment knows its own path: it is built in place, and the stamp that makes it valid comes last.
-    yield (
-        f"set -e; rm -rf {HOME}/venv; python3 -m venv --without-scm-ignore-files {HOME}/venv; "
-        f"{HOME}/venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-index --find-links {HOME}/wheels "
-        f"--require-hashes -r {HOME}/wheels/requirements.txt; cp {wanted} {stamp}"
-    )
 
 
 def _answers(what: str, port: int, metric: str, unit: str) -> None:

@@ -9,16 +9,24 @@ from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys.gateway import cluster
-from deploys.lib import facts, findings, hosts
+from deploys.lib import facts, findings, hosts, streams, tailnet
 from deploys.lib.operations import File, files, service, template
 from deploys.lib.settings import (
     BackupSettings,
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
+    N8nSettings,
+    Neo4jSettings,
     PostgresqlSettings,
+    RedisSettings,
+    ServiceSettings,
+    StreamSettings,
+    TailscaleSettings,
     WorldSettings,
     of,
 )
@@ -32,28 +40,56 @@ LIST = "nft -s -t list table inet phoenix"
 CONNECTIONS_PER_CLIENT = 50
 
 
+# Ports by the group that makes a host serve them: the settings that have them, and their names there.
+_PORTS: dict[str, list[tuple[type[ServiceSettings], str]]] = {
+    "etcd": [(EtcdSettings, "client_port"), (EtcdSettings, "peer_port")],
+    "postgresql": [
+        (PostgresqlSettings, "port"),
+        (PostgresqlSettings, "patroni_port"),
+        (ExporterSettings, "postgres_port"),
+        (ExporterSettings, "port"),
+    ],
+    "gateway": [(GatewaySettings, "port"), (GatewaySettings, "metrics_port"), (GatewaySettings, "exporter_port")],
+    "kafka": [(KafkaSettings, "client_port"), (KafkaSettings, "controller_port"), (KafkaSettings, "metrics_port")],
+    "connect": [(ConnectSettings, "metrics_port")],
+    "redis": [(RedisSettings, "port"), (RedisSettings, "exporter_port")],
+    "neo4j": [(Neo4jSettings, "port")],
+    "n8n": [(N8nSettings, "port")],
+    "monitoring": [(MonitoringSettings, "prometheus_port"), (MonitoringSettings, "alertmanager_port")],
+}
+
+
 def ports() -> list[int]:
     """TCP ports that this host serves to the service networks, by the groups it is in."""
-    groups = set(host.groups)
-    exporter = hosts.settings(ExporterSettings)
-    found = {exporter.node_port}
-    if "etcd" in groups:
-        etcd = hosts.settings(EtcdSettings)
-        found |= {etcd.client_port, etcd.peer_port}
-    if "postgresql" in groups:
-        postgresql = hosts.settings(PostgresqlSettings)
-        found |= {postgresql.port, postgresql.patroni_port, exporter.postgres_port, exporter.port}
+    if "world" in host.groups:
+        return sorted(_world_ports())
+    found = {hosts.settings(ExporterSettings).node_port}
+    found |= {getattr(hosts.settings(kind), name) for group, named in _PORTS.items() if group in host.groups for kind, name in named}
     if archive.archives():
         found.add(hosts.settings(BackupSettings).tls_port)
-    if "gateway" in groups:
-        gateway = hosts.settings(GatewaySettings)
-        found |= {gateway.port, gateway.metrics_port, gateway.exporter_port}
-    if "monitoring" in groups:
-        monitoring = hosts.settings(MonitoringSettings)
-        found |= {monitoring.prometheus_port, monitoring.alertmanager_port}
-    if "world" in groups:
-        found = {hosts.settings(WorldSettings).alert_receiver_port, hosts.settings(WorldSettings).s3_port}
+    if "stream" in host.groups:
+        found |= set(streams.ports(hosts.settings(StreamSettings)).values())
     return sorted(found)
+
+
+def _world_ports() -> set[int]:
+    """Of what the lab's `world` plays, that which somebody needs."""
+    settings = hosts.settings(WorldSettings)
+    found = {settings.alert_receiver_port, settings.s3_port}
+    if hosts.members("n8n"):
+        found.add(settings.upstreams_port)
+    if hosts.members("tailscale"):
+        found.add(settings.headscale_port)
+    return found
+
+
+def udp_ports() -> list[int]:
+    """UDP ports that are open to everybody: packets of the tailnet carry their own proof."""
+    if "tailscale" in host.groups:
+        return [hosts.settings(TailscaleSettings).port]
+    if "world" in host.groups and hosts.members("tailscale"):
+        return [hosts.settings(WorldSettings).headscale_stun_port]
+    return []
 
 
 def per_client() -> dict[int, int]:
@@ -68,6 +104,9 @@ def per_client() -> dict[int, int]:
         # Clients by the thousand, often behind one address; still not all that there are.
         gateway = hosts.settings(GatewaySettings)
         limits[gateway.port] = gateway.max_clients * 6 // 10
+    if "redis" in host.groups:
+        redis = hosts.settings(RedisSettings)
+        limits[redis.port] = redis.max_clients * 6 // 10
     return limits
 
 
@@ -86,11 +125,16 @@ def firewall() -> None:
     files(
         name="Rules",
         entries=[
-            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client())),
+            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client(), udp=udp_ports(), tailnet=_tailnet())),
             File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED, list=LIST)),
         ],
     )
     service(name="Rules are loaded", unit="phoenix-firewall.service", restart_on=[RULES, UNIT], restart_if=differs)
+
+
+def _tailnet() -> str:
+    """The network that is believed on the tailnet's interface only; none on a host that is not in it."""
+    return tailnet.NETWORK if "tailscale" in host.groups else ""
 
 
 def differs() -> bool:

@@ -9,19 +9,25 @@ from pyinfra.api import deploy
 
 from deploys import tls
 from deploys.exporters import WEB
-from deploys.lib import hosts, monitoring, verify
+from deploys.lib import hosts, monitoring, streams, verify
 from deploys.lib.monitoring import Expected, Target
 from deploys.lib.operations import Directory, File, files, nothing_else, service, template
 from deploys.lib.settings import (
+    ConnectSettings,
     EtcdSettings,
     ExporterSettings,
     GatewaySettings,
     HostSettings,
+    KafkaSettings,
     MonitoringSettings,
+    N8nSettings,
     PostgresqlSettings,
+    RedisSettings,
     Region2Settings,
+    StreamSettings,
     of,
 )
+from deploys.neo4j import graph
 from deploys.postgresql import archive
 
 PACKAGES = ["prometheus", "prometheus-alertmanager"]
@@ -46,10 +52,20 @@ def targets() -> list[Target]:
         if "gateway" in groups:
             gateway = of(member, GatewaySettings)
             jobs |= {"haproxy": gateway.metrics_port, "pgbouncer": gateway.exporter_port}
+        if "n8n" in groups:
+            jobs["n8n"] = of(member, N8nSettings).port
+        if "connect" in groups:
+            jobs["connect"] = of(member, ConnectSettings).metrics_port
+        if "redis" in groups:
+            jobs["redis"] = of(member, RedisSettings).exporter_port
+        if "kafka" in groups:
+            jobs["kafka"] = of(member, KafkaSettings).metrics_port
         if "monitoring" in groups:
             settings = of(member, MonitoringSettings)
             jobs |= {"prometheus": settings.prometheus_port, "alertmanager": settings.alertmanager_port}
         found += [Target(job, name, address, port) for job, port in jobs.items()]
+        if "stream" in groups:
+            found += [Target("stream", name, address, port) for port in streams.ports(of(member, StreamSettings)).values()]
     return found
 
 
@@ -65,13 +81,18 @@ def expected() -> list[Expected]:
     clusters = Counter(of(member, PostgresqlSettings).cluster_name for member in database)
     extra += [Expected(str(member.name), "replication") for member in database if clusters[of(member, PostgresqlSettings).cluster_name] > 1]
     extra += [Expected(str(member.name), "archive") for member in archive.members()]
+    read = {of(member, ConnectSettings).cluster_name for member in hosts.members("connect")}
+    extra += [Expected(str(member.name), "outbox") for member in database if of(member, PostgresqlSettings).cluster_name in read]
     copies = {of(member, Region2Settings).source for member in hosts.members("region2")}
     for member in database:
         name, cluster = str(member.name), of(member, PostgresqlSettings).cluster_name
         extra.append(Expected(name, "region2" if "region2" in member.groups else "platform"))
         if cluster in copies and clusters[cluster] > 1:
             extra.append(Expected(name, "failover_slot"))
+    for member in hosts.members("neo4j"):
+        extra += [Expected(str(member.name), "neo4j")] + [Expected(str(member.name), "graph_backup")] * graph.backs_up(member)
     extra += [Expected(str(member.name), "drill") for member in hosts.members("drill")]
+    extra += [Expected(str(member.name), "tailscale") for member in hosts.members("tailscale")]
     return monitoring.expected_of(scraped, extra)
 
 

@@ -7,6 +7,8 @@ from lab import Lab
 _LAB = Lab.from_environment()
 _ADDRESSES = {machine.name: _LAB.address(machine) for machine in _LAB.machines}
 _NETWORK = str(_LAB.network)
+# In the tailnet a machine has the last number of its address in the lab's network.
+_TAILNET = {name: f"100.64.0.{address.rpartition('.')[2]}" for name, address in _ADDRESSES.items()}
 _OPERATOR_KEY = _LAB.paths.ssh_key.with_suffix(".pub")
 
 
@@ -49,6 +51,9 @@ _DATABASE = {
     ],
 }
 
+# VPS1 is of 8 GB and runs everything (docs/sizes.md).
+_EVERYTHING = {"host_memory_mb": 8192, "postgresql_memory_share": 0.35}
+
 # The second region's own cluster, and the third member of etcd.
 _REGION2 = {"postgresql_cluster_name": "region2"}
 
@@ -73,9 +78,30 @@ _BACKUP = {
     "backup_queue_max_gb": 2.0,
 }
 
-_VPS1 = _machine("vps1", **_DATABASE, **_BACKUP)
-_VPS2 = _machine("vps2", **_DATABASE, **_BACKUP)
-_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING))
+# n8n's workflows ask the world, which plays the enrichment API, the feeds and the CRM.
+_UPSTREAMS = f"https://{_ADDRESSES['world']}:9443"
+_N8N = {
+    "n8n_hubspot_url": _UPSTREAMS,
+    "n8n_enrichment_url": _UPSTREAMS,
+    "n8n_feeds": {name: f"{_UPSTREAMS}/feeds/{name}" for name in ("foodnavigator.com", "foodbusinessnews.net", "bakingbusiness.com")},
+}
+
+
+def _tailscale(name):
+    """The control server is the one that the world plays; the programs are built from source, as no Debian package has them."""
+    return {
+        "host_service_networks": [_NETWORK, "100.64.0.0/10"],
+        "tailscale_address": _TAILNET[name],
+        "tailscale_package": None,
+        "tailscale_login_server": f"https://{_ADDRESSES['world']}:8443",
+        "tailscale_ca_file": "/etc/phoenix/tls/ca.crt",
+        "tailscale_operators": [],
+    }
+
+
+_VPS1 = _machine("vps1", **(_DATABASE | _EVERYTHING | _BACKUP | _N8N | _tailscale("vps1")))
+_VPS2 = _machine("vps2", **(_DATABASE | _BACKUP | _tailscale("vps2")))
+_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING | _tailscale("vps3")))
 _WORLD = _machine(
     "world",
     world_alert_receiver_port=9099,
@@ -85,11 +111,18 @@ _WORLD = _machine(
     world_s3_lock_days=1,
 )
 
+tailscale = [_VPS1, _VPS2, _VPS3]
 etcd = [_VPS1, _VPS2, _VPS3]
 postgresql = [_VPS1, _VPS2, _VPS3]
 region2 = [_VPS3]
 backup = [_VPS1, _VPS2, _VPS3]
 drill = [_VPS3]
 gateway = [_VPS1, _VPS2]
+kafka = [_VPS1]
+redis = [_VPS1]
+stream = [_VPS1]
+connect = [_VPS1]
+neo4j = [_VPS1]
 monitoring = [_VPS3]
+n8n = [_VPS1]
 world = [_WORLD]

@@ -21,6 +21,7 @@ _KEEPER = 'read -r go || exit; while :; do "$@" </dev/null; [ $? -eq 133 ] || ex
 
 # Debian 13's systemd knows only the unified layout of control groups, also where this computer has the old one.
 _UNIFIED = "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"
+_TUN = Path("/dev/net/tun")
 _EXPORTS = Path("/run/systemd/nspawn/unix-export")
 
 
@@ -52,15 +53,17 @@ def command(lab: Lab, machine: Machine) -> list[str]:
         "--link-journal=no",
         "--console=read-only",
     ]
-    if Path("/dev/net/tun").exists():
-        argv.append("--bind=/dev/net/tun")
+    if _TUN.exists():
+        argv.append(f"--bind={_TUN}")
     return argv
 
 
 def start(lab: Lab, machine: Machine) -> None:
     """Start the machine, detached from the caller. Raises LabError when it ends within half a second."""
-    if not Path("/dev/net/tun").exists():
+    if not _TUN.exists():
         shell.run(["modprobe", "tun"], check=False)
+    if _TUN.exists():
+        _TUN.chmod(0o666)  # as udev does where there is one: making an interface takes CAP_NET_ADMIN all the same
     _clear(lab, machine.name)
     console = lab.paths.console(machine.name)
     before = console.stat().st_size if console.exists() else 0

@@ -166,11 +166,11 @@ class _Lock:
 
 
 def _fingerprint(root: str) -> str:
-    """What .venv is made from: the lock, the exporter's own metadata, this recipe and the Python."""
+    """What .venv is made from: the lock, the metadata of our own programs, this recipe and the Python."""
     import hashlib  # noqa: PLC0415 - not needed by those who import this module for the rest
 
     digest = hashlib.sha256()
-    for name in ("uv.lock", "exporters/pyproject.toml", "ops/bootstrap.py"):
+    for name in ("uv.lock", "exporters/pyproject.toml", "services/pyproject.toml", "ops/bootstrap.py"):
         try:
             with open(f"{root}/{name}", "rb") as file:  # noqa: PTH123 - pathlib alone would double the start time
                 digest.update(file.read())
@@ -210,7 +210,7 @@ def _prepare(root: str, wanted: str) -> None:
 
 
 def _install(checkout: Path, tools: Path, env: Mapping[str, str]) -> None:
-    """Exactly the packages of uv.lock, and the exporter from its source, into `checkout`/.venv."""
+    """Exactly the packages of uv.lock, and our own programs from their source, into `checkout`/.venv."""
     import shutil  # noqa: PLC0415 - as above
 
     uv, venv = str(tools / "bin" / "uv"), checkout / ".venv"
@@ -231,8 +231,9 @@ def _install(checkout: Path, tools: Path, env: Mapping[str, str]) -> None:
     # Compiled once, here: a caller may keep Python from writing bytecode, and each start would compile all of it again.
     sync = [uv, "pip", "sync", *target, "--compile-bytecode", "--require-hashes", "--only-binary=:all:", str(requirements)]
     call(sync, failing=failing, env=env)
-    exporter = [uv, "pip", "install", *target, "--no-deps", "--editable", str(checkout / "exporters")]
-    call(exporter, failing="the exporter could not be installed from exporters/", env=env, cwd=checkout)
+    for member in ("exporters", "services"):
+        own = [uv, "pip", "install", *target, "--no-deps", "--editable", str(checkout / member)]
+        call(own, failing=f"the program in {member}/ could not be installed", env=env, cwd=checkout)
 
 
 def _runs_this_python(venv: Path) -> bool:

@@ -31,10 +31,14 @@ VERBS: dict[str, tuple[str, str]] = {
     "rebuild": ("rebuild", "make a lost host anew, from the other hosts or from the backup"),
     "drill": ("drill", "rehearse a disaster and measure it"),
     "failover": ("failover", "let another member of the database cluster lead, and show that nothing was lost"),
+    "hormones": ("hormones", "compare the hormone levels in Redis with PostgreSQL, or make them equal"),
+    "events": ("events", "how change events reach Kafka; send them again after a place was lost"),
+    "graph": ("graph", "compare the knowledge graph with PostgreSQL, or make it equal"),
     "seed": ("seeding", "fill the database with believable data of any size"),
     "ssh": ("shells", "log in to a host, or run one command there"),
     "psql": ("shells", "psql on the server that takes writes"),
     "logs": ("shells", "the journal of a service or of a whole host"),
+    "tailnet": ("tailnet", "the policy of the private network, for its control server"),
     "secrets": ("secret", "keep the inventory's secrets"),
 }
 

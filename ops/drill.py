@@ -45,9 +45,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     own = cluster.of(platform)
     if len(own.hosts) < 2:
         raise Refused(f"the cluster {own.scope} is {own.names[0]} alone: a drill of {options.kind} takes a standby.")
-    plan = failover.prepare(platform, own, None, wait_s=failover.SLOTS_WAIT_S)
+    plan = failover.prepare(platform, own, None, wait_s=failover.CATCH_UP_S)
     if plan.problems:
-        raise Refused("; ".join(f"{check.name}: {check.detail}" for check in plan.problems) + ": a drill begins with a healthy cluster.")
+        raise Refused(f"{plan.objection}: a drill begins with a healthy cluster.")
     if options.kind == "failover":
         return fail_over(platform, plan, options, terminal)
     return rebuild(platform, plan, options, terminal)
@@ -181,9 +181,9 @@ def _back(platform: Platform, own: Cluster, name: str, doing: Doing) -> None:
         raise Failed(f"nobody leads {own.scope}: see './phoenix failover --plan'.")
     if leader.name == name:
         return
-    plan = failover.prepare(platform, own, name, wait_s=failover.SLOTS_WAIT_S)
+    plan = failover.prepare(platform, own, name, wait_s=failover.CATCH_UP_S)
     if plan.problems:
-        raise Failed("; ".join(f"{check.name}: {check.detail}" for check in plan.problems) + f": {leader.name} goes on leading.")
+        raise Failed(f"{plan.objection}: {leader.name} goes on leading.")
     own.switchover(leader.name, name)
     failover.led_by(own, name, doing)
 

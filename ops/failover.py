@@ -20,7 +20,7 @@ from ops.steps import Doing
 from ops.terminal import Terminal
 
 MAX_LAG_BYTES = 1_048_576
-SLOTS_WAIT_S = 20
+CATCH_UP_S = 20
 SWITCH_WAIT_S = 60
 
 
@@ -31,6 +31,8 @@ class Check:
     name: str
     ok: bool
     detail: str
+    passes: bool = False
+    """Whether it becomes true by waiting."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Plan:
     @property
     def problems(self) -> list[Check]:
         return [check for check in self.checks if not check.ok]
+
+    @property
+    def objection(self) -> str:
+        """The problems in one line; empty when there are none."""
+        return "; ".join(f"{check.name}: {check.detail}" for check in self.problems)
 
 
 def arguments(verb: str, parser: argparse.ArgumentParser) -> None:
@@ -73,13 +80,13 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     leader = view.leader
     if leader is None or not _alive(target_cluster, leader.name):
         return after_death(platform, target_cluster, view, options, terminal)
-    plan = prepare(platform, target_cluster, options.to, wait_s=0 if options.plan else SLOTS_WAIT_S)
+    plan = prepare(platform, target_cluster, options.to, wait_s=0 if options.plan else CATCH_UP_S)
     _show(plan, terminal)
     if options.plan:
         terminal.result({"ok": not plan.problems, "leader": plan.leader, "target": plan.target, "checks": [vars(c) for c in plan.checks]})
         return DONE
     if plan.problems:
-        raise Refused("; ".join(f"{check.name}: {check.detail}" for check in plan.problems) + ": nothing was changed.")
+        raise Refused(f"{plan.objection}: nothing was changed.")
     if not options.yes:
         terminal.confirm(f"{plan.target} will lead instead of {plan.leader}: writes pause for about 2 s, sessions on {plan.leader} end.")
     with only_one(platform, target_cluster.names), receipt.kept("failover", platform, terminal) as kept:
@@ -90,8 +97,18 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def prepare(platform: Platform, target_cluster: Cluster, to: str | None, *, wait_s: float) -> Plan:
-    """Choose the target and check what has to hold; failover slots get up to `wait_s` to become ready. Raises Refused for a target that
-    is none, Failed when a host does not answer."""
+    """Choose the target and check what has to hold; what only has to catch up gets `wait_s` for it. Raises Refused for a target that is
+    none, Failed when a host does not answer."""
+    end = time.monotonic() + wait_s
+    while True:
+        plan = _looked_at(platform, target_cluster, to)
+        if not plan.problems or any(not check.passes for check in plan.problems) or time.monotonic() >= end:
+            return plan
+        time.sleep(1)
+
+
+def _looked_at(platform: Platform, target_cluster: Cluster, to: str | None) -> Plan:
+    """The plan as things are now."""
     view = target_cluster.view()
     if view.leader is None:
         raise Refused(f"nobody leads {target_cluster.scope}: see './phoenix failover --plan'.")
@@ -113,8 +130,9 @@ def prepare(platform: Platform, target_cluster: Cluster, to: str | None, *, wait
             "standby is not behind",
             member.lag is not None and member.lag <= MAX_LAG_BYTES,
             "its lag is unknown" if member.lag is None else f"{member.lag} bytes to receive",
+            passes=True,  # after a change of leader Patroni counts from a position that is up to a loop old
         ),
-        _slots(platform, target_cluster.host(chosen), wait_s),
+        _slots(platform, target_cluster.host(chosen)),
     ]
     return Plan(target_cluster, leader, chosen, view, tuple(checks))
 
@@ -209,20 +227,16 @@ def _by_hand(dead: Cluster, alive: list[PlatformHost], options: argparse.Namespa
     return dead.host(chosen)
 
 
-def _slots(platform: Platform, target: PlatformHost, wait_s: float) -> Check:
+def _slots(platform: Platform, target: PlatformHost) -> Check:
     """Whether the target could serve the second region's subscription: without the slot it would have to copy anew."""
     names = region2.failover_slots(platform) if "region2" not in target.groups else []
     if not names:
         return Check("slots follow", True, "there are none")
-    end = time.monotonic() + wait_s
-    while True:
-        text = remote.sql(target, region2.slots_ready(names), port=target[PostgresqlSettings].port, what="asking for its slots")
-        late = [f"{slot['slot']} {slot['why']}" for slot in json.loads(text) if not slot["ready"]]
-        if not late or time.monotonic() >= end:
-            break
-        time.sleep(1)
-    ready = f"{', '.join(names)} ready on {target.name}"
-    return Check("slots follow", not late, f"on {target.name} {'; '.join(late)}: wait, and see docs/region2.md" if late else ready)
+    text = remote.sql(target, region2.slots_ready(names), port=target[PostgresqlSettings].port, what="asking for its slots")
+    late = [f"{slot['slot']} {slot['why']}" for slot in json.loads(text) if not slot["ready"]]
+    if late:
+        return Check("slots follow", False, f"on {target.name} {'; '.join(late)}: wait, and see docs/region2.md", passes=True)
+    return Check("slots follow", True, f"{', '.join(names)} ready on {target.name}")
 
 
 def _alive(target_cluster: Cluster, name: str) -> bool:

@@ -57,7 +57,7 @@ def renew(root: Path, *, upgrade: bool) -> bool:
     lock = root / "uv.lock"
     with tempfile.TemporaryDirectory(prefix="phoenix-lock-") as scratch:
         copy = Path(scratch)
-        for name in ("pyproject.toml", "exporters/pyproject.toml", "uv.lock"):
+        for name in ("pyproject.toml", "exporters/pyproject.toml", "services/pyproject.toml", "uv.lock"):
             if (root / name).exists():
                 (copy / name).parent.mkdir(exist_ok=True)
                 shutil.copy(root / name, copy / name)

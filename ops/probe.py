@@ -28,19 +28,35 @@ def http(address: str, port: int, path: str, tls: bool) -> Answer:
     """Whether a GET is answered with 2xx; over TLS with the host's own certificate as the client's."""
     started = time.monotonic()
     try:
-        if tls:
-            context = ssl.create_default_context(cafile=TLS + "/ca.crt")
-            context.load_cert_chain(TLS + "/host.crt", TLS + "/host.key")
-            connection: HTTPConnection = HTTPSConnection(address, port, timeout=TIMEOUT_S, context=context)
-        else:
-            connection = HTTPConnection(address, port, timeout=TIMEOUT_S)
-        connection.request("GET", path)
-        status = connection.getresponse().status
-        connection.close()
+        status, _ = _get(address, port, path, tls)
     except (OSError, HTTPException, ValueError) as error:
         return False, _reason(error)
     took_ms = (time.monotonic() - started) * 1000
     return 200 <= status < 300, f"{path} answered {status} in {took_ms:.0f} ms"
+
+
+def said(address: str, port: int, path: str, tls: bool) -> Answer:
+    """As `http`; what the answer says, one line, is the detail."""
+    try:
+        status, text = _get(address, port, path, tls, most=500)
+    except (OSError, HTTPException, ValueError) as error:
+        return False, _reason(error)
+    return 200 <= status < 300, text.strip()
+
+
+def _get(address: str, port: int, path: str, tls: bool, *, most: int = 0) -> tuple[int, str]:
+    """Status and the first `most` bytes of the answer. Raises OSError, HTTPException, ValueError."""
+    if tls:
+        context = ssl.create_default_context(cafile=TLS + "/ca.crt")
+        context.load_cert_chain(TLS + "/host.crt", TLS + "/host.key")
+        connection: HTTPConnection = HTTPSConnection(address, port, timeout=TIMEOUT_S, context=context)
+    else:
+        connection = HTTPConnection(address, port, timeout=TIMEOUT_S)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    text = answer.read(most).decode(errors="replace") if most else ""
+    connection.close()
+    return answer.status, text
 
 
 def tcp(address: str, port: int) -> Answer:
@@ -62,6 +78,22 @@ def postgresql(port: int) -> Answer:
     if done.returncode != 0:
         return False, (done.stderr.strip().splitlines() or ["psql failed"])[0].removeprefix("psql: error: ")
     return True, done.stdout.strip()
+
+
+def tailscale(address: str) -> Answer:
+    """Whether the host is in the tailnet at `address` and its control server answers; how many others it sees."""
+    try:
+        done = subprocess.run(["tailscale", "status", "--json"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        status = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return False, "tailscaled does not answer" if isinstance(error, ValueError) else _reason(error)
+    own, peers = status["Self"], (status.get("Peer") or {}).values()
+    if status["BackendState"] != "Running":
+        return False, f"not in the tailnet ({status['BackendState']})"
+    if address not in own["TailscaleIPs"]:
+        return False, f"has the address {own['TailscaleIPs'][0]}, not {address}"
+    seen = f"{address}, {sum(bool(peer['Online']) for peer in peers)} of {len(peers)} others are there"
+    return bool(own["Online"]), seen if own["Online"] else f"{seen}; the control server does not answer"
 
 
 def units(names: list[str]) -> dict[str, dict[str, str]]:
@@ -91,8 +123,12 @@ def main(services: list[dict[str, Any]]) -> None:
     def ask(service: dict[str, Any]) -> Answer:
         if service["kind"] == "http":
             return http(service["address"], service["port"], service["path"], service["tls"])
+        if service["kind"] == "said":
+            return said(service["address"], service["port"], service["path"], service["tls"])
         if service["kind"] == "tcp":
             return tcp(service["address"], service["port"])
+        if service["kind"] == "tailscale":
+            return tailscale(service["address"])
         return postgresql(service["port"])
 
     with ThreadPoolExecutor(max_workers=16) as pool:

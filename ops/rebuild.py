@@ -16,7 +16,7 @@ from typing import Literal
 
 from deploys.lib import region2
 from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
-from ops import cluster, copy_anew, deploy, inplace, inventory, receipt, remote, status, watch
+from ops import cluster, copy_anew, deploy, followers, inplace, inventory, receipt, remote, status, watch
 from ops.cluster import Cluster
 from ops.deploy import only_one
 from ops.errors import DONE, Failed, Refused
@@ -185,6 +185,9 @@ def perform(platform: Platform, plan: Plan, kept: Receipt, terminal: Terminal, *
     if "postgresql" in host.groups:
         _database(platform, plan, kept, terminal, held=held)
         kept.rto_seconds = time.monotonic() - began
+    # With the database's end of the archive comes an earlier moment than the one that followers elsewhere know.
+    if left := followers.bring_back(platform, followers.EVERYTHING if plan.kind == "everything" else host.groups, kept.steps):
+        raise Failed("\n".join(left))
     with kept.steps.step("verify") as doing:
         _well(platform, host)
         doing.note(f"every service on {host.name} is well")

@@ -10,7 +10,7 @@ from typing import Any
 
 from deploys.lib import region2
 from deploys.lib.settings import Platform, PlatformHost, PostgresqlSettings
-from ops import backup, cluster, copy_anew, inplace, inventory, moment, receipt, remote, repository, scratch
+from ops import backup, cluster, copy_anew, followers, inplace, inventory, moment, receipt, remote, repository, scratch
 from ops.backup import size
 from ops.cluster import Cluster
 from ops.deploy import only_one
@@ -159,9 +159,13 @@ def in_place(scene: Scene, target: Target, present: Job | None, options: argpars
             kept.facts["new_backup"] = taken
             doing.note(f"{taken.get('label')} from {job.host}")
         inplace.clone(own, scene.members, job, kept)
+        # Before the next deploy, which wants the connector to run: its place in the WAL is of a future that is gone.
+        left = followers.bring_back(scene.platform, followers.EVERYTHING, kept.steps)
         copy_anew.begin(scene.platform, own, scene.members, kept, terminal, held=scene.held)
         with kept.steps.step("clean up") as doing:
             inplace.close(own, job, keep=options.keep, doing=doing)
+        if left:
+            raise Failed("\n".join(left))
     terminal.line(f"{own.scope} is at {target}, and takes writes.", "green")
     return DONE
 

@@ -187,7 +187,7 @@ def _check(conn: psycopg.Connection, personas: int, agents: int, tasks: int) -> 
 def _make_room(conn: psycopg.Connection, *, replace: bool) -> None:
     names = sql.SQL(", ").join(sql.Identifier("phoenix", name) for name in DATA_TABLES)
     if replace:
-        conn.execute(sql.SQL("TRUNCATE {}").format(names))
+        conn.execute(sql.SQL("TRUNCATE {} CASCADE").format(names))  # what was learnt about rows goes with them
         return
     for name in DATA_TABLES:
         if conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(sql.Identifier("phoenix", name))).fetchone() is not None:

@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -I
-"""Deletes from the repository what has to go: old backups with the WAL that only they need, and what interrupted backups left.
+"""Deletes from the repository what has to go: old backups with the WAL that only they need, what interrupted ones left, old dumps.
 
     retention.py --stanza phoenix --config /etc/pgbackrest-retention/pgbackrest.conf
 
@@ -11,6 +11,7 @@ backup that is whole goes by age alone. Exit codes: 0 done, 1 failed. Standard l
 from __future__ import annotations
 
 import argparse
+import calendar
 import json
 import re
 import subprocess
@@ -21,6 +22,8 @@ from pathlib import Path
 
 STAMP = Path("/var/lib/phoenix-retention/expired")
 EXPIRE_EVERY_S = 3600
+DUMPS_KEPT_D = 14
+DUMP = re.compile(r"(\d{8}T\d{6}Z)\.dump")
 LABEL = re.compile(r"\d{8}-\d{6}F(_\d{8}-\d{6}[DI])?")
 
 
@@ -68,6 +71,16 @@ def remove_halted(repository: Repository, stanza: str) -> None:
         repository.run("repo-rm", f"halted/{stanza}/{label}")
 
 
+def remove_dumps(repository: Repository, *, now: float) -> None:
+    """Remove dumps of the knowledge graph that are older than DUMPS_KEPT_D (services/graph_keeper.py sends one a day)."""
+    for host in repository.names("neo4j"):
+        for name in repository.names(f"neo4j/{host}"):
+            found = DUMP.fullmatch(name)
+            if found and now - calendar.timegm(time.strptime(found[1], "%Y%m%dT%H%M%SZ")) > DUMPS_KEPT_D * 86400:
+                repository.run("repo-rm", f"neo4j/{host}/{name}")
+                print(f"{name} of {host} was old: removed.", file=sys.stderr)
+
+
 def expire(repository: Repository, stanza: str) -> None:
     """Let pgBackRest delete what is older than the settings keep, once an hour."""
     if STAMP.exists() and time.time() - STAMP.stat().st_mtime < EXPIRE_EVERY_S:
@@ -87,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     repository = Repository(given.config)
     try:
         remove_halted(repository, given.stanza)
+        remove_dumps(repository, now=time.time())
         expire(repository, given.stanza)
     except Failed as error:
         print(f"{error}: see docs/runbooks/BackupRepositoryUnreachable.md.", file=sys.stderr)

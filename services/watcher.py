@@ -143,9 +143,12 @@ def patroni() -> int | None:
 
 
 def end(pid: int) -> None:
-    """Kill a process and, first, its children: a frozen child would keep the shared memory that the next server needs."""
-    children = [child for child in processes() if parent(child) == pid]
-    for one in [*children, pid] if is_postgres(pid) else [pid]:
+    """Kill a process, and its children after it: a frozen child would keep the shared memory that the next server needs.
+
+    The server goes first: one that saw its children die would begin to recover and to fork anew.
+    """
+    children = [child for child in processes() if parent(child) == pid] if is_postgres(pid) else []
+    for one in [pid, *children]:
         try:
             os.kill(one, signal.SIGKILL)
         except ProcessLookupError:

@@ -133,7 +133,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    UPDATE phoenix.agents SET current_task = task, idle_since = NULL WHERE id = me;
+    -- A sign of life too: a heartbeat sent before this moment and applied after it does not undo it (R__43_stream.sql).
+    UPDATE phoenix.agents SET current_task = task, idle_since = NULL, last_heartbeat = greatest(last_heartbeat, clock_timestamp()) WHERE id = me;
     RETURN true;
 END
 $$;
@@ -148,7 +149,8 @@ BEGIN
     UPDATE phoenix.tasks SET status = 'open', assigned_to = NULL
     WHERE id = task AND assigned_to = me AND status IN ('open', 'claimed', 'in_progress');
     released := FOUND;
-    UPDATE phoenix.agents SET current_task = NULL, idle_since = now() WHERE id = me AND current_task = task;
+    UPDATE phoenix.agents SET current_task = NULL, idle_since = now(), last_heartbeat = greatest(last_heartbeat, clock_timestamp())
+    WHERE id = me AND current_task = task;
     RETURN released;
 END
 $$;

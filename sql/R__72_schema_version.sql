@@ -1,8 +1,11 @@
--- The spec's schema_version, read from the history that Flyway keeps: a second record of the same thing would sooner or later disagree.
+-- The spec's schema_version, read from the history that Flyway keeps, and from that of the graph: a second record of the same thing would sooner or later disagree.
 CREATE OR REPLACE FUNCTION phoenix.applied_migrations()
     RETURNS TABLE (version text, description text, fibonacci_phase integer, applied_at timestamptz)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- Migrations of the knowledge graph, which the deploy applies to Neo4j (sql/cypher/).
+    RETURN QUERY
+    SELECT g.version, g.description, split_part(g.version, '.', 1)::integer, g.applied_at FROM phoenix.graph_migrations g ORDER BY g.applied_at, g.version;
     -- The history is Flyway's; where the files were applied by hand there is none, and nothing to tell.
     IF to_regclass('phoenix.flyway_schema_history') IS NULL THEN
         RETURN;

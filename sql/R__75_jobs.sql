@@ -22,6 +22,7 @@ BEGIN
                 ELSE 'SELECT phoenix.refresh_consciousness_hourly()' END),
             ('compress-consciousness', '37 3 * * *', CASE WHEN timescale THEN 'SELECT phoenix.compress_consciousness()' END),
             ('retain-consciousness', '47 3 * * *', 'SELECT phoenix.retain_consciousness()'),
+            ('purge-outbox', '27 * * * *', 'SELECT phoenix.purge_outbox()'),
             ('purge-job-history', '57 3 * * *', $c$DELETE FROM cron.job_run_details WHERE end_time < now() - INTERVAL '7 days'$c$)
         ) AS v (name, schedule, command)
         WHERE command IS NOT NULL

@@ -1,7 +1,7 @@
 -- What a superuser must do once in the database before the first migration, and may repeat at any time:
 --   psql -X -v ON_ERROR_STOP=1 -d phoenix -f sql/bootstrap.sql
--- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, pgbouncer, drill and the extensions; makes everything
--- else that the migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
+-- Needs the roles phoenix_owner, architect, samurai_agent, monitor, public_api, stream, pgbouncer, drill, graph and the extensions; makes
+-- everything else that the migrations cannot make for themselves. Afterwards no migration and no job needs a superuser.
 
 -- phoenix_board owns the few functions and views that deliberately see every task (the board, the vote counters). It is a role of its
 -- own so that a function or view written as phoenix_owner stays under the caller's row security (docs/decisions/0102-agent-identity.md).
@@ -19,7 +19,7 @@ GRANT phoenix_board TO phoenix_owner WITH INHERIT FALSE, SET TRUE;
 CREATE SCHEMA IF NOT EXISTS phoenix AUTHORIZATION phoenix_owner;
 ALTER SCHEMA phoenix OWNER TO phoenix_owner;
 GRANT USAGE, CREATE ON SCHEMA phoenix TO phoenix_board;
-GRANT USAGE ON SCHEMA phoenix TO architect, samurai_agent, monitor, public_api;
+GRANT USAGE ON SCHEMA phoenix TO architect, samurai_agent, monitor, public_api, stream, graph;
 REVOKE ALL ON SCHEMA phoenix FROM PUBLIC;
 
 -- No temporary objects for agents: they share one login, and behind a pooler a temporary table left by one session
@@ -27,7 +27,7 @@ REVOKE ALL ON SCHEMA phoenix FROM PUBLIC;
 DO $$
 BEGIN
     EXECUTE format('REVOKE CREATE, TEMPORARY, CONNECT ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO phoenix_owner, architect, samurai_agent, monitor, public_api, drill', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO phoenix_owner, architect, samurai_agent, monitor, public_api, stream, drill, graph', current_database());
     EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO phoenix_owner', current_database());
     EXECUTE format('ALTER DATABASE %I SET search_path = phoenix, public', current_database());
 END

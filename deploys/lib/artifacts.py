@@ -1,6 +1,7 @@
 """Programs that no Debian package has, made ready on the computer that deploys; a cache keeps them, hosts need no way to their source.
 
-Java programs come from the Maven repository: a pom.xml names them, a list of digests beside it pins them. Go programs are built from the
+Java programs come from the Maven repository: a pom.xml names them, a list of digests beside it pins them; a packed one has a
+line for both. Go programs are built from the
 module that a version and its checksum name. A mirror or an air-gapped site configures Maven (`~/.m2/settings.xml`) and Go (`GOPROXY`) as
 usual, or fills the cache.
 """
@@ -14,6 +15,8 @@ import platform
 import re
 import shutil
 import subprocess
+import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,12 @@ class GoProgram:
     """Import path of the program inside the module."""
     go: tuple[int, int]
     """The oldest Go that builds it."""
+    also: tuple[str, ...] = ()
+    """Import paths of further programs of the module that are built with it."""
+    stamps: tuple[tuple[str, str], ...] = ()
+    """Variables of the source that its own build sets, such as what it gives as its version."""
+    as_requirement: bool = False
+    """Built as what an empty module requires: Go installs no program by name whose module replaces others."""
 
     @property
     def name(self) -> str:
@@ -49,7 +58,9 @@ class GoProgram:
 
 
 def go_program(program: GoProgram) -> Path:
-    """A directory that holds nothing but the built program, statically linked for this computer's processor. Raises ArtifactError."""
+    """A directory with nothing but the built program and those built with it, statically linked for this computer's processor.
+
+    Raises ArtifactError."""
     directory = cache() / "go" / f"{program.name}-{program.version}-{platform.machine()}"
     if directory.exists():
         return directory
@@ -66,16 +77,26 @@ def _build(program: GoProgram, directory: Path) -> Path:
     partial = directory.with_name(f"{directory.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    flags = ["-trimpath", " ".join(["-ldflags=-s -w", *(f"-X {variable}={value}" for variable, value in program.stamps)])]
+    packages = [program.package, *program.also]
     # Without cgo it needs no library of the host it runs on; some minutes of all cores are not worth a stall of everything else here.
-    install = ["install", "-trimpath", "-ldflags=-s -w", f"{program.package}@{program.version}"]
-    _go(install, what=f"build {source}", GOBIN=str(partial), CGO_ENABLED="0")
+    if program.as_requirement:
+        with tempfile.TemporaryDirectory(prefix="phoenix-build-") as module:
+            major, minor = program.go
+            text = f"module build.invalid\n\ngo {major}.{minor}\n\nrequire {program.module} {program.version}\n"
+            Path(module, "go.mod").write_text(text, encoding="utf-8")
+            build = ["build", "-mod=mod", *flags, "-o", f"{partial}/", *packages]
+            _go(build, what=f"build {source}", directory=module, CGO_ENABLED="0")
+    else:
+        install = ["install", *flags, *(f"{package}@{program.version}" for package in packages)]
+        _go(install, what=f"build {source}", GOBIN=str(partial), CGO_ENABLED="0")
     partial.rename(directory)
     return directory
 
 
-def _go(arguments: list[str], *, what: str, **environment: str) -> str:
+def _go(arguments: list[str], *, what: str, directory: str = "/", **environment: str) -> str:
     command = ["nice", "-n", "10", "go", *arguments]
-    result = subprocess.run(command, env={**os.environ, **environment}, cwd="/", capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env={**os.environ, **environment}, cwd=directory, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ArtifactError(f"Go cannot {what} ({reason}): check the network, or GOPROXY.")
@@ -126,6 +147,43 @@ def _resolve(pom: Path, pins: str, directory: Path) -> Path:
         differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         shutil.rmtree(partial)
         raise ArtifactError(f"{pom}: {', '.join(differing)} are not what jars.sha256 pins: find out why before you trust the repository.")
+    partial.rename(directory)
+    return directory
+
+
+def archive(pins: Path) -> Path:
+    """A directory with what is packed in a tar archive of the Maven repository; `pins` names it: digest, two blanks, coordinates.
+
+    Raises ArtifactError.
+    """
+    digest, coordinates = pins.read_text(encoding="utf-8").strip().split("  ")
+    _, artifact, version, *_ = coordinates.split(":")
+    directory = cache() / "archives" / f"{artifact}-{version}-{digest[:16]}"
+    if directory.exists():
+        return directory
+    with bootstrap.locked(directory.parent):
+        return directory if directory.exists() else _unpack(pins, coordinates, digest, directory)
+
+
+def _unpack(pins: Path, coordinates: str, digest: str, directory: Path) -> Path:
+    _need_maven(pins)
+    partial = directory.with_name(f"{directory.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={partial}"]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        reason = next((line for line in result.stdout.splitlines() if "ERROR" in line), "no reason given")
+        raise ArtifactError(f"Maven cannot fetch {coordinates} ({reason.strip()}): check the network, or Maven's mirror settings.")
+    (packed,) = partial.iterdir()
+    found = hashlib.sha256(packed.read_bytes()).hexdigest()
+    if found != digest:
+        shutil.rmtree(partial)
+        raise ArtifactError(
+            f"{coordinates} has digest {found}, not the one that {pins} pins: find out why before you trust the repository."
+        )
+    with tarfile.open(packed) as content:
+        content.extractall(partial, filter="data")
+    packed.unlink()
     partial.rename(directory)
     return directory
 

@@ -20,10 +20,41 @@ SEVERITIES = ("critical", "warning", "info", "watchdog")
 MUST_REACH = ("critical", "warning", "watchdog")
 """Severities that somebody has to receive; `info` may be left to the web page."""
 
-JOBS = ("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer")
-FEATURES = (*JOBS, "postgresql", "platform", "tls", "clock", "replication", "archive", "region2", "failover_slot", "drill")
+JOBS = (
+    "phoenix",
+    "node",
+    "postgres",
+    "prometheus",
+    "alertmanager",
+    "patroni",
+    "etcd",
+    "haproxy",
+    "pgbouncer",
+    "kafka",
+    "connect",
+    "redis",
+    "stream",
+    "n8n",
+)
+FEATURES = (
+    *JOBS,
+    "postgresql",
+    "platform",
+    "tls",
+    "clock",
+    "replication",
+    "archive",
+    "region2",
+    "failover_slot",
+    "drill",
+    "outbox",
+    "tailscale",
+    "neo4j",
+    "graph_backup",
+)
 """What a host can be expected to have (`phoenix_expected` in the rules). `platform` is a member of the
-platform's own cluster, `failover_slot` one that a second region's slot has to survive on. The last six arm rules that otherwise sleep."""
+platform's own cluster, `failover_slot` one that a second region's slot has to survive on, `outbox` a member of the cluster whose outbox
+Kafka Connect reads. The last ten arm rules that otherwise sleep."""
 
 _FILES = environment(TEMPLATES)
 _RULES = environment(

@@ -6,11 +6,13 @@ One name for all of it: the publication on the platform's cluster, the subscript
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploys.lib.settings import Platform, PostgresqlSettings, Region2Settings
+from deploys.lib import outbox
+from deploys.lib.settings import ConnectSettings, Platform, PostgresqlSettings, Region2Settings
 
 NAME = "region2"
 LOGIN = "subscriber"
@@ -79,9 +81,9 @@ def subscription_options(version: int) -> list[Option]:
     return options + ([Option("failover", "true", "subfailover", stored=True)] if version >= 17 else [])
 
 
-def permanent_slots(version: int, database: str) -> dict[str, Any]:
+def permanent_slots(version: int, database: str, names: Sequence[str] = (NAME,)) -> dict[str, Any]:
     """Slots that Patroni itself carries over a failover: PostgreSQL before 17 has no failover slots of its own."""
-    return {} if version >= 17 else {NAME: {"type": "logical", "database": database, "plugin": "pgoutput"}}
+    return {} if version >= 17 else {name: {"type": "logical", "database": database, "plugin": "pgoutput"} for name in names}
 
 
 def member_slot(name: str) -> str:
@@ -90,13 +92,13 @@ def member_slot(name: str) -> str:
 
 
 def failover_slots(platform: Platform) -> list[str]:
-    """Logical slots that have to be on a standby before the platform's leader may hand over to it; none without a second region."""
-    copies = platform.group(NAME)
-    if not copies:
-        return []
-    source = copies[0][Region2Settings].source
-    members = [host for host in platform.group("postgresql") if host[PostgresqlSettings].cluster_name == source]
-    return [NAME] if len(members) > 1 else []
+    """Logical slots that have to be on a standby before the platform's leader may hand over to it: the second region's, and Connect's."""
+    sources = {
+        NAME: [host[Region2Settings].source for host in platform.group(NAME)],
+        outbox.SLOT: [host[ConnectSettings].cluster_name for host in platform.group("connect")],
+    }
+    clusters = Counter(host[PostgresqlSettings].cluster_name for host in platform.group("postgresql"))
+    return [slot for slot, read in sources.items() if any(clusters[source] > 1 for source in read)]
 
 
 def slots_ready(names: Sequence[str]) -> str:

@@ -186,6 +186,62 @@ class GatewaySettings(ServiceSettings):
         return self
 
 
+class RedisSettings(ServiceSettings):
+    """Redis, which holds the hormone levels of the agents for those who ask all the time."""
+
+    prefix = "redis"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster whose agents' levels it holds."""
+    port: Port
+    exporter_port: Port
+    memory_share: float = Field(gt=0.005, le=0.5)
+    """Share of the host's RAM that its data may take."""
+    max_clients: int = Field(ge=50, le=50_000)
+    """Connections that it takes."""
+    parity_every_s: int = Field(ge=10, le=3600)
+    """How often everything is compared with PostgreSQL."""
+    parity_settle_s: int = Field(ge=0, le=60)
+    """How long a level may be different before a comparison counts it."""
+
+
+class StreamSettings(ServiceSettings):
+    """Stream workers: events from Kafka into the stores."""
+
+    prefix = "stream"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster that is written to."""
+    sinks: list[Literal["postgres", "redis", "neo4j"]] = Field(min_length=1)
+    """The stores that get a worker."""
+    metrics_port: Annotated[int, Field(ge=1, le=65533)]
+    """The first of three ports, one for each sink: PostgreSQL, Redis, Neo4j."""
+    session_timeout_ms: int = Field(ge=6000, le=300_000)
+    """How long the brokers wait for a silent worker before its partitions may be another's."""
+    batch_events: int = Field(ge=1, le=500)
+    """Events that are written at once, at most."""
+    linger_ms: dict[Literal["postgres", "redis", "neo4j"], Annotated[int, Field(ge=0, le=1000)]] = Field(min_length=3)
+    """How long the first event of a batch waits for more, by sink."""
+
+
+class Neo4jSettings(ServiceSettings):
+    """Neo4j, which holds the knowledge graph."""
+
+    prefix = "neo4j"
+
+    cluster_name: ClusterName
+    """`postgresql_cluster_name` of the cluster that the graph is made from."""
+    port: Port
+    memory_share: float = Field(gt=0.005, le=0.8)
+    """Share of the host's RAM for heap and page cache together."""
+    parity_every_s: int = Field(ge=30, le=86_400)
+    """How often everything is compared with PostgreSQL."""
+    parity_settle_s: int = Field(ge=0, le=300)
+    """How long something may be different before a comparison counts it."""
+    backup_calendar: str = Field(pattern=r"^[A-Za-z0-9*:.,/ ~+_-]+$")
+    """When a dump is taken, as systemd's OnCalendar."""
+
+
 class ExporterSettings(ServiceSettings):
     """Ports of what Prometheus asks: the platform's own exporter, the host's and PostgreSQL's."""
 
@@ -314,6 +370,111 @@ class BackupSettings(ServiceSettings):
         return self
 
 
+class N8nSettings(ServiceSettings):
+    """n8n and its workflows: enrichment, publications, the CRM."""
+
+    prefix = "n8n"
+
+    port: Port
+    owner_email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$")
+    executions_keep_h: int = Field(ge=1)
+    hubspot_url: str = Field(pattern=r"^https://[^/]+$")
+    """Base of the CRM's API, without a slash at the end."""
+    hubspot_new_per_run: int = Field(ge=0)
+    hubspot_verify_per_run: int = Field(ge=0)
+    hubspot_max_vanished: float = Field(gt=0, le=1)
+    enrichment_url: str = Field(pattern=r"^https://[^/]+$")
+    """Base of the enrichment API, without a slash at the end."""
+    enrichment_header: str = Field(pattern=r"^[A-Za-z0-9-]+$")
+    enrichment_source: str = Field(min_length=1)
+    enrichment_per_run: int = Field(ge=0)
+    enrichment_per_day: int = Field(ge=0)
+    enrichment_refresh_d: int = Field(ge=1)
+    feeds: dict[Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")], Annotated[str, Field(pattern=r"^https://")]]
+    """Address of each feed by the name under which its publications are kept."""
+
+
+class ConnectSettings(ServiceSettings):
+    """Kafka Connect, whose connector carries the outbox to Kafka."""
+
+    prefix = "connect"
+
+    cluster_name: ClusterName
+    """The `postgresql_cluster_name` of the cluster whose outbox is read."""
+    rest_port: Port
+    """Of Connect's REST interface, on the loopback address."""
+    jmx_port: Port
+    """Of the JVM's metrics, on the loopback address."""
+    metrics_port: Port
+    outbox_keep_days: int = Field(ge=1, le=365)
+    """Days for which a row stays in the outbox."""
+    poll_interval_ms: int = Field(ge=1, le=60_000)
+    linger_ms: int = Field(ge=0, le=10_000)
+    queue_size: int = Field(ge=16)
+    """Events that the connector may hold in memory."""
+    batch_size: int = Field(ge=1)
+    """Events that it takes in one go."""
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Self:
+        if self.batch_size >= self.queue_size:
+            raise ValueError("batch_size must be less than queue_size: lower it")
+        return self
+
+
+class TopicSettings(Model):
+    """A topic of Kafka."""
+
+    partitions: int = Field(ge=1, le=1000)
+    retention_h: int = Field(ge=1, le=24 * 3650)
+    """Hours after which an event is deleted."""
+
+
+class KafkaSettings(ServiceSettings):
+    """Kafka: broker and controller in one process on every host of the group."""
+
+    prefix = "kafka"
+
+    client_port: Port
+    controller_port: Port
+    metrics_port: Port
+    node_id: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    """The node's number in the cluster, for ever; None takes the one that the host's name ends with, or one made of the name."""
+    heap_mb: int = Field(ge=0)
+    """Heap of the JVM, in MB; 0 takes a share of the host's RAM."""
+    topics: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9.-]{1,99}$")], TopicSettings] = Field(min_length=1)
+    """The topics that there are, by name. What Connect makes for itself (`connect-*`) is Connect's."""
+    session_timeout_ms: int = Field(ge=1000)
+    heartbeat_interval_ms: int = Field(ge=100)
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Self:
+        if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
+            raise ValueError("session_timeout_ms must be three times heartbeat_interval_ms, or a lost heartbeat fences a broker: raise it")
+        return self
+
+
+class TailscaleSettings(ServiceSettings):
+    """The private network between the hosts."""
+
+    prefix = "tailscale"
+
+    package: str | None
+    """Debian package; None builds the programs from source on the computer that deploys."""
+    login_server: str = Field(pattern=r"^https://[A-Za-z0-9.-]+(:\d+)?$")
+    """Where the control server answers."""
+    ca_file: str | None = Field(default=None, pattern=r"^/")
+    """Authorities that the control server's certificate may be of, a file on the host; None takes the system's."""
+    address: Address | None = None
+    """The host's address in the tailnet; None is host_address, which it is where the other hosts come by the tailnet alone."""
+    port: Port
+    """UDP."""
+    clients: list[str]
+    """Who may reach the gateways and the other services for clients, as sources of the tailnet's policy."""
+    operators: list[str]
+    """Who may reach every port of every host."""
+
+
 class WorldSettings(ServiceSettings):
     """The lab's machine that plays what belongs to somebody else."""
 
@@ -325,6 +486,11 @@ class WorldSettings(ServiceSettings):
     s3_region: str = Field(min_length=1)
     s3_lock_days: int = Field(ge=1)
     """Days for which nobody may remove an object's version."""
+    upstreams_port: Port = 9443
+    """Where the world plays the enrichment API, the feeds and the CRM."""
+    headscale_port: Port = 8443
+    headscale_stun_port: Port = 3478
+    """UDP."""
 
 
 SERVICES: dict[str, type[ServiceSettings]] = {
@@ -335,10 +501,17 @@ SERVICES: dict[str, type[ServiceSettings]] = {
         PostgresqlSettings,
         Region2Settings,
         GatewaySettings,
+        RedisSettings,
+        StreamSettings,
+        Neo4jSettings,
         ExporterSettings,
         MonitoringSettings,
         BackupSettings,
         DrillSettings,
+        N8nSettings,
+        ConnectSettings,
+        KafkaSettings,
+        TailscaleSettings,
         WorldSettings,
     )
 }

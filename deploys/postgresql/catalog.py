@@ -7,7 +7,8 @@ database, so that the record goes with it through failovers and restores. Later 
 from __future__ import annotations
 
 # Partitions come and go by themselves, and so do TimescaleDB's chunks (in schemas of its own) and triggers: they are no part of it. What a
-# second region's copy hangs on the tables (publication.py, subscription.py) is described and repaired there.
+# second region's copy hangs on the tables (publication.py, subscription.py), and what Kafka Connect may read (outbox.py), is described and
+# repaired there.
 OBJECTS = r"""
 WITH relation AS (
     SELECT c.oid, c.relname, c.relkind, c.relacl, c.relowner, c.relrowsecurity, c.relforcerowsecurity,
@@ -63,7 +64,9 @@ FROM (
     UNION ALL
     SELECT 'future ' || defaclobjtype::text || ' of ' || defaclrole::regrole, a.grantee, a.privilege_type
     FROM pg_default_acl, aclexplode(defaclacl) a WHERE defaclnamespace IN (0, 'phoenix'::regnamespace)
-) granted WHERE (grantee = to_regrole('subscriber')::oid AND object ~ '^(table|column|schema) ') IS NOT TRUE GROUP BY grantee, object
+) granted
+WHERE (grantee IN (to_regrole('subscriber')::oid, to_regrole('connect')::oid) AND object ~ '^(table|column|schema) ') IS NOT TRUE
+GROUP BY grantee, object
 UNION ALL
 SELECT 'job ' || jobname, concat_ws(' ', schedule, command, username, active) FROM cron.job WHERE jobname IS NOT NULL
 UNION ALL

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
 from deploys.lib import findings, hosts
 from deploys.lib.operations import Commands
 from deploys.lib.settings import ROOT, PostgresqlSettings
-from deploys.postgresql import patroni
-from deploys.postgresql.psql import Query, execute, execute_outside_transaction, identifier, literal
+from deploys.postgresql.psql import execute, execute_outside_transaction, identifier, literal, of_leader
 
 NAME = "phoenix"
 BOOTSTRAP = ROOT / "sql" / "bootstrap.sql"
@@ -47,9 +45,10 @@ def database() -> None:
 @operation()
 def exists() -> Commands:
     """The database exists, and PUBLIC may not enter the cluster's other ones."""
-    if not patroni.is_leader():
+    leads, found = of_leader(DATABASES)
+    if not leads:
         return
-    present: dict[str, list[str]] = host.get_fact(Query, sql=DATABASES) or {}
+    present: dict[str, list[str]] = found or {}
     commands: list[StringCommand] = []  # all before the first is run: a dry run looks no further than that one
     if NAME not in present:
         findings.report(f"database {NAME} is missing")
@@ -70,9 +69,10 @@ def exists() -> Commands:
 @operation()
 def extensions() -> Commands:
     """Each extension of the settings is installed, at the version that its package brings."""
-    if not patroni.is_leader():
+    leads, found = of_leader(EXTENSIONS, database=NAME)
+    if not leads:
         return
-    available: dict[str, Any] = host.get_fact(Query, sql=EXTENSIONS, database=NAME) or {}
+    available: dict[str, Any] = found or {}
     statements, updates = [], []
     for name in hosts.settings(PostgresqlSettings).extensions:
         state = available.get(name, {"installed": None, "packaged": None})
@@ -93,10 +93,8 @@ def extensions() -> Commands:
 @operation()
 def bootstrap() -> Commands:
     """The database is as `sql/bootstrap.sql` makes it: what only a superuser can grant."""
-    if not patroni.is_leader():
-        return
-    lacking: list[str] | None = host.get_fact(Query, sql=BOOTSTRAP_CHECK, database=NAME)
-    if lacking is None or lacking:
+    leads, lacking = of_leader(BOOTSTRAP_CHECK, database=NAME)
+    if leads and lacking != []:
         findings.report(f"database {NAME}: " + ", ".join(lacking or ["not prepared for the schema"]))
         yield execute(BOOTSTRAP.read_text(encoding="utf-8"), database=NAME)
 
@@ -119,7 +117,7 @@ SELECT coalesce(json_agg(what), '[]') FROM (VALUES
         AND has_function_privilege('phoenix_owner', 'pg_advisory_xact_lock(bigint)', 'EXECUTE')),
     ('a role lacks the right to connect',
         (SELECT bool_and(has_database_privilege(role, 'phoenix', 'CONNECT') AND has_schema_privilege(role, 'phoenix', 'USAGE'))
-         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api', 'drill']) role)),
+         FROM unnest(ARRAY['architect', 'samurai_agent', 'monitor', 'public_api', 'stream', 'drill', 'graph']) role)),
     ('drill may not leave its mark in the WAL',
         (SELECT bool_and(has_function_privilege('drill', oid, 'EXECUTE')) FROM pg_proc
          WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace)),

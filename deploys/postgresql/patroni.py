@@ -11,9 +11,9 @@ from pyinfra import context, host
 from pyinfra.api import Host, deploy, operation
 
 from deploys import base, tls
-from deploys.lib import facts, findings, hosts, region2, sizing, verify
+from deploys.lib import facts, findings, hosts, outbox, region2, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
-from deploys.lib.settings import ROOT, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
+from deploys.lib.settings import ROOT, ConnectSettings, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
 from deploys.postgresql import archive
 from deploys.postgresql.psql import PSQL
 
@@ -53,6 +53,12 @@ def copies() -> list[Host]:
     """Hosts of the second region whose cluster copies the present host's."""
     own = hosts.settings(PostgresqlSettings).cluster_name
     return [copy for copy in hosts.members(region2.NAME) if of(copy, Region2Settings).source == own]
+
+
+def connectors() -> list[Host]:
+    """Hosts whose Kafka Connect reads the outbox of the present host's cluster."""
+    own = hosts.settings(PostgresqlSettings).cluster_name
+    return [one for one in hosts.members("connect") if of(one, ConnectSettings).cluster_name == own]
 
 
 def data_directory(settings: PostgresqlSettings) -> str:
@@ -140,14 +146,8 @@ def patroni() -> None:
         problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
         # A new member copies the whole database first, at the pace of network and disk.
         at_work=f"{tls.CURL.replace('-sSf', '-sS')} --max-time 5 {_url(settings)}/patroni | "
-        "grep -E '\"state\": \"(creating replica|starting)\"'",
+        'grep -E \'"state": "(creating replica|starting)"\'',
     )
-
-
-def is_leader() -> bool:
-    """Whether the present host's member leads now. In a dry run of a bare host nobody does."""
-    settings = hosts.settings(PostgresqlSettings)
-    return not host.get_fact(facts.Output, script=f"{tls.CURL} --max-time 5 -o /dev/null {_url(settings)}/primary").endswith(facts.FAILED)
 
 
 def size() -> sizing.PostgresqlSize:
@@ -155,7 +155,7 @@ def size() -> sizing.PostgresqlSize:
     settings = hosts.settings(PostgresqlSettings)
     return sizing.postgresql(
         memory_mb=base.memory_mb(),
-        cores=host.get_fact(facts.Resources).cores,
+        cores=hosts.resources().cores,
         memory_share=settings.memory_share,
         max_connections=settings.max_connections,
         wal_keep_gb=settings.wal_keep_gb,
@@ -167,8 +167,9 @@ def parameters() -> dict[str, Any]:
     settings = hosts.settings(PostgresqlSettings)
     newer: dict[str, Any] = {}
     if settings.version >= 17:
-        # A subscriber gets a change only when every member that may lead next has it too: after a failover it is never ahead.
-        waited_for = [region2.member_slot(str(peer.name)) for peer in peers() if peer.name != host.name] if copies() else []
+        # A subscriber, or Kafka Connect, gets a change when every member that may lead next has it: after a failover it is never ahead.
+        others = [peer for peer in peers() if peer.name != host.name] if copies() or connectors() else []
+        waited_for = [region2.member_slot(str(peer.name)) for peer in others]
         newer = {"sync_replication_slots": True, "synchronized_standby_slots": ", ".join(waited_for)}
     return {
         **size().parameters(),
@@ -271,7 +272,8 @@ def dynamic_configuration() -> dict[str, Any]:
 
 def _permanent_slots() -> dict[str, Any]:
     versions = [of(member, PostgresqlSettings).version for member in [host, *copies()]]
-    slots = region2.permanent_slots(min(versions), "phoenix") if copies() else {}
+    names = [region2.NAME] * bool(copies()) + [outbox.SLOT] * bool(connectors())
+    slots = region2.permanent_slots(min(versions), "phoenix", names)
     return {"slots": slots} if slots else {}
 
 
@@ -291,7 +293,7 @@ def shared_configuration() -> Commands:
 def restart_when_pending() -> Commands:
     """PostgreSQL is restarted, here and now, when parameters wait for it, and only then."""
     settings = hosts.settings(PostgresqlSettings)
-    waiting = host.get_fact(facts.Output, script=_pending(leads=is_leader(), seconds=30 if context.state.is_executing else 0)).strip()
+    waiting = host.get_fact(facts.Output, script=_pending(seconds=30 if context.state.is_executing else 0)).strip()
     if waiting == UNREAD:
         yield refusal(f"Patroni on {host.name} does not take over its configuration: look at 'phoenix logs patroni'.")
     elif waiting:
@@ -299,18 +301,18 @@ def restart_when_pending() -> Commands:
         yield f"{_curl()} -X POST {_url(settings)}/restart --data-binary '{{}}' --max-time 120"
 
 
-def _pending(*, leads: bool, seconds: int) -> str:
+def _pending(*, seconds: int) -> str:
     """Shell that prints the parameters that wait for a restart.
 
     Patroni hands a new configuration on to PostgreSQL in one of its next loops only. Until then, for up to `seconds`, nothing would seem
     to wait; after that `UNREAD` is printed. A standby takes a lower shared value only after it has replayed the leader's: of those only
     the leader is asked.
     """
-    expected = {name: value for name, value in parameters().items() if name in SHARED} if leads else {"wal_level": "logical"}
-    shared = ", ".join(f"('{name}', '{value}')" for name, value in expected.items())
+    shared = ", ".join(f"('{name}', '{value}')" for name, value in parameters().items() if name in SHARED)
     query = (
         f"SELECT CASE WHEN pg_conf_load_time() < to_timestamp(${{t:-0}}) OR EXISTS (SELECT FROM (VALUES {shared}) w (name, value) "
-        f"WHERE NOT EXISTS (SELECT FROM pg_file_settings f WHERE f.name = w.name AND f.setting = w.value)) THEN '{UNREAD}' "
+        f"WHERE (name = 'wal_level' OR NOT pg_is_in_recovery()) "
+        f"AND NOT EXISTS (SELECT FROM pg_file_settings f WHERE f.name = w.name AND f.setting = w.value)) THEN '{UNREAD}' "
         "ELSE (SELECT string_agg(name, ', ') FROM pg_settings WHERE pending_restart) END"
     )
     return (
@@ -350,6 +352,7 @@ def _values(settings: PostgresqlSettings) -> dict[str, Any]:
         "etcd": [f"{hosts.address(member)}:{etcd_port}" for member in hosts.members("etcd")],
         "tls": tls,
         "subscribers": [hosts.address(copy) for copy in copies()],
+        "connectors": [hosts.address(one) for one in connectors()],
         "role_changed": ROLE_CHANGED,
         "members": [hosts.address(member) for member in peers()],
         "probe": PROBE,

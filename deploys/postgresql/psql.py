@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any, NamedTuple
 
+from pyinfra import host
 from pyinfra.api import StringCommand
 
 from deploys.lib import facts
@@ -27,6 +29,53 @@ class Query(facts.Json):
 
     def command(self, sql: str, database: str = "postgres") -> str:
         return super().command(f"cd / && {PSQL} -qAt -d {shlex.quote(database)} -c {shlex.quote(sql)}")
+
+
+class Answer(NamedTuple):
+    """What a query said of the member that leads."""
+
+    leads: bool
+    """Whether the present host's server takes writes; in a dry run of a bare host none does."""
+    value: Any
+    """The JSON value; None elsewhere than on the leader, and when the database is not there."""
+
+
+ELSEWHERE = "elsewhere"
+
+
+class LeaderQuery(Query):
+    """A query's single JSON value where the server takes writes, as an `Answer`. Both are asked in one session, and a standby is
+    asked no more than that it is one.
+    """
+
+    def command(self, sql: str, database: str = "postgres") -> str:
+        def asked(query: str) -> str:
+            return f"SELECT pg_is_in_recovery() AS elsewhere \\gset\n\\if :elsewhere\n\\echo {ELSEWHERE}\n\\else\n{query};\n\\endif\n"
+
+        def session(query: str, database: str) -> str:
+            return f"printf %s {shlex.quote(asked(query))} | {PSQL} -qAt -d {shlex.quote(database)} -f -"
+
+        without = session("SELECT 'null'", "postgres")  # the server may be there and the database not, or what the query asks about
+        return f"(cd / && {{ {session(sql, database)} || {without}; }}) 2>/dev/null || echo {ELSEWHERE}"
+
+    def process(self, output: list[str]) -> Answer:
+        return Answer(False, None) if ELSEWHERE in output else Answer(True, super().process(output))
+
+    @staticmethod
+    def default() -> Answer:
+        """Of a host where nothing answers."""
+        return Answer(False, None)
+
+
+def of_leader(sql: str, *, database: str = "postgres") -> Answer:
+    """What `sql` says where the present host's member leads."""
+    answer: Answer = host.get_fact(LeaderQuery, sql=sql, database=database)
+    return answer
+
+
+def leads() -> bool:
+    """Whether the present host's member leads now. In a dry run of a bare host nobody does."""
+    return of_leader("SELECT 'true'::json").leads
 
 
 def literal(text: str) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyinfra import host
 from pyinfra.api import deploy, operation
 
 from deploys.lib import findings, hosts, region2
 from deploys.lib.operations import Commands, refusal
 from deploys.lib.settings import PostgresqlSettings, Region2Settings, of
-from deploys.postgresql import patroni
 from deploys.postgresql.database import NAME as DATABASE
-from deploys.postgresql.psql import Query, execute, identifier
+from deploys.postgresql.psql import execute, identifier, of_leader
 
 # Chunks of a hypertable are tables of their own, which a publication of the hypertable does not follow.
 STATE = f"""
@@ -70,10 +68,10 @@ def publication() -> None:
 @operation()
 def published() -> Commands:
     """The publication holds the declared tables and columns, and the subscriber's login may read them."""
-    if not patroni.is_leader():
+    leads, state = of_leader(STATE, database=DATABASE)
+    if not leads:
         return
     declared = region2.spelled(of(hosts.members(region2.NAME)[0], Region2Settings).tables)
-    state: dict[str, Any] | None = host.get_fact(Query, sql=STATE, database=DATABASE)
     if state is None:  # in a dry run of a bare host there is no schema yet
         findings.report(f"publication {region2.NAME} is missing")
         yield refusal(f"The schema of database {DATABASE} cannot be read: look at 'phoenix logs patroni', then deploy again.")

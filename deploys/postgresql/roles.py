@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pyinfra import host
 from pyinfra.api import deploy, operation
 
 from deploys.lib import findings, hosts, scram
 from deploys.lib.operations import Commands
 from deploys.lib.settings import PostgresqlSettings
-from deploys.postgresql import patroni
-from deploys.postgresql.psql import Query, execute, identifier, literal
+from deploys.postgresql.psql import execute, identifier, literal, of_leader
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,8 @@ ROLES = (
         gateway_share=0.9,
         settings={"default_transaction_read_only": "on", "statement_timeout": "5s", "temp_file_limit": "256MB"},
     ),
+    # The stream workers': two functions, and no more connections than a few workers have.
+    Role("stream", connections=6, settings={"temp_file_limit": "64MB"}),
     # PgBouncer's own: it looks up the logins that come in, and can do nothing else.
     Role(
         "pgbouncer",
@@ -85,6 +85,8 @@ ROLES = (
     Role("subscriber", replication=True, bypass_rls=True, connections=10, group="region2"),
     # Writes them there. Row security would refuse it as it refuses the owner, whose rights it has and no more.
     Role("region2_apply", password=False, bypass_rls=True, member_of=("phoenix_owner",), group="region2"),
+    # Reads the outbox for Kafka Connect: one connection for changes, one for heartbeats, and room to reconnect.
+    Role("connect", replication=True, connections=6, group="connect"),
     # Counts and hashes every row for the restore drill (services/drill_leader.py), so it sees everything and writes nothing.
     Role(
         "drill",
@@ -94,6 +96,12 @@ ROLES = (
         member_of=("pg_read_all_data", "pg_read_all_settings"),
         settings={"default_transaction_read_only": "on"},
     ),
+    # n8n keeps its own tables in a database of its own, which it owns; it may not enter the platform's.
+    Role("n8n", connections=20, group="n8n"),
+    # Its workflows may enter the platform's database and call one function of R__43_ingestion.sql: no table is theirs to read or write.
+    Role("n8n_flows", connections=12, settings={"statement_timeout": "2min", "idle_in_transaction_session_timeout": "1min"}),
+    # Compares the knowledge graph with the truth: it reads the view of its nodes and edges, and notes which migrations the graph has had.
+    Role("graph", connections=6),
 )
 
 # Three for the exporters (reserved_connections) and PostgreSQL's own three for the superuser.
@@ -122,22 +130,25 @@ SELECT coalesce(json_object_agg(r.rolname, json_build_object(
 )), '{}') FROM pg_roles r JOIN pg_authid a USING (oid) WHERE r.rolname !~ '^pg_'
 """
 
-REWIND_MISSING = "SELECT coalesce(json_agg(f), '[]') FROM unnest(ARRAY[{}]) f WHERE NOT has_function_privilege('rewind', f, 'EXECUTE')"
+REWIND_MISSING = f"""
+SELECT coalesce(json_agg(f), '[]') FROM unnest(ARRAY[{", ".join(literal(f) for f in REWIND_FUNCTIONS)}]) f
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rewind' AND has_function_privilege(oid, f, 'EXECUTE'))
+"""
 
 
 @deploy("Roles")
 def roles() -> None:
     """The cluster's roles are exactly as described above."""
     described(name="Roles as described")
-    rewind_functions(name="pg_rewind may read what it needs")
 
 
 @operation()
 def described() -> Commands:
-    """Each role exists with its attributes, memberships, session defaults and password, and with no more."""
-    if not patroni.is_leader():
+    """Each role exists with its attributes, memberships, session defaults and password, and with no more. `rewind` may read."""
+    leads, found = of_leader(f"SELECT json_build_object('roles', ({PRESENT}), 'missing', ({REWIND_MISSING}))")
+    if not leads:
         return
-    present: dict[str, Any] = host.get_fact(Query, sql=PRESENT) or {}
+    present: dict[str, Any] = found["roles"]
     statements: list[str] = []
     for role in (role for role in ROLES if not role.group or hosts.members(role.group)):
         for what, sql in repairs(
@@ -147,23 +158,15 @@ def described() -> Commands:
         ):
             findings.report(f"role {role.name}: {what}")
             statements.append(sql)
+    if missing := found["missing"]:
+        findings.report(f"rewind lacks {', '.join(missing)}")
+        statements += [f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO rewind;" for function in missing]
     if statements:
         # The statements carry verifiers; keep them, and the audit of them, out of the log, also when one is slow or fails.
         yield execute(
             "SET LOCAL log_statement = 'none';\nSET LOCAL pgaudit.log = 'none';\nSET LOCAL log_min_duration_statement = -1;\n"
             "SET LOCAL log_min_error_statement = 'panic';\n" + "\n".join(statements)
         )
-
-
-@operation()
-def rewind_functions() -> Commands:
-    """The role `rewind` may run the functions that pg_rewind calls."""
-    if not patroni.is_leader():
-        return
-    missing = host.get_fact(Query, sql=REWIND_MISSING.format(", ".join(literal(f) for f in REWIND_FUNCTIONS)))
-    if missing:
-        findings.report(f"rewind lacks {', '.join(missing)}")
-        yield execute("\n".join(f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO rewind;" for function in missing))
 
 
 def limited(role: Role, max_connections: int) -> Role:

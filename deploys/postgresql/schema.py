@@ -14,10 +14,9 @@ from deploys.lib import artifacts, findings, hosts, region2
 from deploys.lib.operations import Commands, File, files, refusal, template, upload
 from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import ROOT, PostgresqlSettings
-from deploys.postgresql import patroni
 from deploys.postgresql.catalog import DIFFERENCES, MIGRATIONS, RECORD, RECORDED, STRUCTURE
 from deploys.postgresql.database import NAME
-from deploys.postgresql.psql import Query, execute
+from deploys.postgresql.psql import Query, execute, of_leader
 
 PACKAGES = ["openjdk-21-jre-headless"]
 SQL = ROOT / "sql"
@@ -94,9 +93,10 @@ def migrate(*, contracting: bool = True) -> Commands:
     Without `contracting` it goes as far as the first migration that takes something away; that one, and those behind it, have their turn
     when the publisher has applied them.
     """
-    if not patroni.is_leader():
+    leads, found = of_leader(APPLIED, database=NAME)
+    if not leads:
         return
-    applied: dict[str, Any] = host.get_fact(Query, sql=APPLIED, database=NAME) or {}
+    applied: dict[str, Any] = found or {}
     pending = [name for name, crc in migrations().items() if applied.get(name) != {"checksum": crc, "success": True}]
     if not pending:
         return
@@ -144,9 +144,9 @@ def mend() -> Commands:
 
     A table's columns, constraints and indexes that were changed by hand are named and refused: no file can put back data.
     """
-    if not patroni.is_leader():
+    leads, differing = of_leader(DIFFERENCES, database=NAME)
+    if not leads:
         return
-    differing = _differing()
     if differing is None and host.get_fact(Query, sql=RECORDED, database=NAME):
         # To record now would make right whatever stands in the way.
         findings.report("the catalogue cannot be compared with its record")

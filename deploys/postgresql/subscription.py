@@ -19,9 +19,8 @@ from deploys.lib import findings, hosts, region2, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal
 from deploys.lib.region2 import Option, Publisher
 from deploys.lib.settings import ROOT, PostgresqlSettings, Region2Settings, of
-from deploys.postgresql import patroni
 from deploys.postgresql.database import NAME as DATABASE
-from deploys.postgresql.psql import PSQL, Query, execute, execute_outside_transaction, identifier, literal
+from deploys.postgresql.psql import PSQL, Query, execute, execute_outside_transaction, identifier, literal, of_leader
 
 GUARD = ROOT / "sql" / "region2.sql"
 GUARD_TRIGGERS = {
@@ -122,9 +121,9 @@ def _guard(table: str) -> list[str]:
 @operation()
 def subscribed() -> Commands:
     """The subscription has the declared tables, connection and options and is enabled; the tables refuse rows that come otherwise."""
-    if not patroni.is_leader():
+    leads, state = of_leader(STATE, database=DATABASE)
+    if not leads:
         return
-    state: dict[str, Any] | None = host.get_fact(Query, sql=STATE, database=DATABASE)
     if state is None:
         findings.report(f"subscription {region2.NAME} is missing")
         yield refusal(f"The database {DATABASE} on {host.name} cannot be read: look at 'phoenix logs patroni', then deploy again.")

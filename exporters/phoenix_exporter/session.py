@@ -152,7 +152,7 @@ class Session:
             task.cancel()
         else:
             # Cancelling the task here would make psycopg ask the server to cancel, and wait for its answer.
-            _shut(self._connection.pgconn.socket)
+            shut(self._connection.pgconn.socket)
         await asyncio.wait({task}, timeout=UNWIND_S)
         self.close()
         task.cancel()
@@ -166,11 +166,12 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.closed:
             with contextlib.suppress(OSError, psycopg.Error):
-                _shut(connection.pgconn.socket)
+                shut(connection.pgconn.socket)
             connection.pgconn.finish()
 
 
-def _shut(descriptor: int) -> None:
+def shut(descriptor: int) -> None:
+    """Shut the own end of a socket down: who waits for it sees the end of the stream at once. Raises OSError when it is closed already."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as end:
         end.shutdown(socket.SHUT_RDWR)
 

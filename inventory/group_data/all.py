@@ -36,6 +36,13 @@ host_apt_sources = {
         "key_url": "https://packagecloud.io/timescale/timescaledb/gpgkey",
         "key_fingerprint": "1005FB68604CE9B8F6879CF759F18EDF47F24417",
     },
+    "tailscale": {
+        "uris": ["https://pkgs.tailscale.com/stable/debian"],
+        "suites": ["trixie"],
+        "components": ["main"],
+        "key_url": "https://pkgs.tailscale.com/stable/debian/trixie.gpg",
+        "key_fingerprint": "2596A99EAAB33821893C0A79458CA832957F5868",
+    },
 }
 
 # Ports of the exporters on every host.

@@ -61,4 +61,12 @@ region2_tables = {
     "task_comments": [],
     "task_comment_votes": [],
     "task_company_values": [],
+    "publications": [],
+    "market_trends": [],
+    "regulatory_updates": [],
+    "company_mentions": [],
+    "consents": [],
+    # Without the values that were learnt, and without where a person writes what.
+    "enrichments": ["id", "company_id", "persona_id", "source", "consent_id", "requested_at", "outcome", "licence"],
+    "recent_posts": ["source", "external_id", "company_id", "persona_id", "published_at", "seen_at"],
 }

@@ -125,7 +125,7 @@ def switch_over(cluster: Cluster, leader: Machine) -> None:
     """Patroni is asked to hand the lead to a standby, in order. Raises DrillError when it refuses."""
     candidate = cluster.standbys(leader)[0]
     wish = json.dumps({"leader": leader.name, "candidate": candidate.name})
-    said = cluster.patroni(leader, "switchover", "-X", "POST", "-H", "Content-Type: application/json", "--max-time", "60", "--data", wish)
+    said = cluster.patroni(leader, "switchover", "-X", "POST", "-H", "Content-Type: application/json", "--data", wish, timeout_s=60)
     if "Successfully" not in said:
         raise DrillError(f"Patroni does not hand the lead over to {candidate.name}: {said or 'no answer'}")
 

@@ -94,3 +94,17 @@ def wait_until(condition: Callable[[], object], *, seconds: float, what: str, ev
         if time.monotonic() - started > seconds:
             raise DrillError(f"after {seconds:.0f} s still not so: {what}{f' ({last})' if last else ''}")
         time.sleep(every_s)
+
+
+def wait_for_none(problems: Callable[[], list[str]], *, seconds: float, what: str) -> float:
+    """Seconds that it took until there were no `problems`. Raises DrillError, naming the last ones, after `seconds`."""
+    seen: list[str] = []
+
+    def none() -> bool:
+        seen[:] = problems()
+        return not seen
+
+    try:
+        return wait_until(none, seconds=seconds, what=what, every_s=0.5)
+    except DrillError as error:
+        raise DrillError(f"{error}: {len(seen)} in the way: {'; '.join(seen[:10])}") from error

@@ -207,6 +207,8 @@ def _schema(cluster: Cluster) -> None:
         connection.execute("CREATE ROLE public_api LOGIN")
         connection.execute("CREATE ROLE pgbouncer LOGIN")
         connection.execute("CREATE ROLE drill LOGIN")
+        connection.execute("CREATE ROLE stream LOGIN")
+        connection.execute("CREATE ROLE graph LOGIN")
         connection.execute(psycopg.sql.SQL("CREATE ROLE monitor LOGIN IN ROLE pg_monitor PASSWORD {}").format(cluster.password))
         connection.execute("CREATE DATABASE phoenix OWNER phoenix_owner")
     with cluster.admin() as connection:

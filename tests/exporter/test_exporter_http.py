@@ -196,7 +196,8 @@ def test_clients_that_say_nothing_do_not_keep_others_out(start_exporter: StartEx
 
 def test_explain_shows_the_statement_of_every_collector(start_exporter: StartExporter) -> None:
     page = start_exporter().get("/explain").text
-    for collector in ("database", "consciousness", "agents", "tasks", "pipeline", "replication", "jobs", "statements", "personas"):
+    asked = ("database", "consciousness", "agents", "tasks", "pipeline", "replication", "jobs", "ingestion", "statements", "personas")
+    for collector in asked:
         assert f"<h2 id={collector}>" in page
     assert "FROM phoenix.metrics_task_counters" in page
     assert "phoenix_tasks_by_status{status}" in page

@@ -32,7 +32,8 @@ def test_a_standby_is_silent_about_the_platform_until_it_leads(cluster: Cluster,
     wait_until(lambda: exporter.get().value("phoenix_db_in_recovery") == 0, 10, "the server leads")
     answer = exporter.get()
     assert None not in [answer.value(name) for name in OF_THE_PLATFORM]
-    assert set(collectors(answer)) == {"database", "consciousness", "agents", "tasks", "pipeline", "jobs", "statements", "personas"}
+    expected = {"database", "consciousness", "agents", "tasks", "pipeline", "jobs", "ingestion", "outbox", "statements", "personas"}
+    assert set(collectors(answer)) == expected
     assert set(collectors(answer).values()) == {1}
     assert answer.value("phoenix_exporter_database_connects_total", result="ok") == connects
 

@@ -27,6 +27,7 @@ from deploys.lib.settings import ROOT, MonitoringSettings, Platform, PlatformHos
 
 CA, CERTIFICATE, KEY = (f"/etc/phoenix/tls/{name}" for name in ("ca.crt", "host.crt", "host.key"))
 IS_LEADER = "cd / && runuser -u postgres -- psql -XAtqc 'SELECT pg_is_in_recovery()'"
+LEADER_S = 60
 CURL = f"curl -s --max-time 10 --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
 
 
@@ -96,13 +97,16 @@ def secrets(platform: Platform) -> SecretStore:
 
 @pytest.fixture(scope="session")
 def leader(on: Callable[[str], Host], platform: Platform) -> Callable[[], Host]:
-    """`leader()` is the host whose PostgreSQL takes the platform's writes now."""
+    """`leader()` is the host whose PostgreSQL takes the platform's writes now; while nobody does it waits, up to LEADER_S."""
 
     def find() -> Host:
-        for member in platform.group("postgresql"):
-            if "region2" not in member.groups and on(member.name).run(f"{IS_LEADER} | grep -q f").succeeded:
-                return on(member.name)
-        raise AssertionError("nobody leads")
+        end = time.monotonic() + LEADER_S
+        while True:
+            for member in platform.group("postgresql"):
+                if "region2" not in member.groups and on(member.name).run(f"{IS_LEADER} | grep -q f").succeeded:
+                    return on(member.name)
+            assert time.monotonic() < end, "nobody leads"
+            time.sleep(0.3)
 
     return find
 

@@ -350,6 +350,17 @@ def test_plain_pyinfra_does_the_same(platform: Platform) -> None:
     assert json.loads(done.stdout)["results"]
 
 
+def test_verify_says_how_many_promises_it_found_kept(phoenix: Phoenix) -> None:
+    done = phoenix("verify", "--json", "-k", "test_tls")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["ok"]
+    assert (said["passed"] > 0, said["failed"]) == (True, 0)
+    refused = phoenix("verify", "-k", "no_such_promise")
+    assert refused.returncode == 1
+    assert "no test matches 'no_such_promise'" in refused.stderr
+
+
 def changed_inventory(directory: Path, old: str, new: str) -> Path:
     """A copy of the lab's inventory in which `old` is `new`."""
     text = (ROOT / "inventory" / "lab.py").read_text()

@@ -7,6 +7,8 @@ import json
 import re
 import resource
 import secrets as random
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -50,13 +52,42 @@ def authority(on: On, gateways: list[PlatformHost], tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def parameters(gateways: list[PlatformHost], authority: Path, secrets: SecretStore) -> Callable[..., dict[str, Any]]:
+def doors(gateways: list[PlatformHost], ssh_config: Path) -> Iterator[dict[str, int]]:
+    """A local port that leads to each gateway, by its address: this computer need not be in the tailnet."""
+    ports: dict[str, int] = {}
+    tunnels = []
+    for gateway in gateways:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = ports[gateway.data["host_address"]] = free.getsockname()[1]
+        there = f"127.0.0.1:{port}:{gateway.data['host_address']}:{gateway[GatewaySettings].port}"
+        options = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes", "-N", "-L", there]
+        tunnels.append(subprocess.Popen(["ssh", "-F", str(ssh_config), *options, gateway.name]))
+    wait_for(lambda: all(_open(port) for port in ports.values()), 20)
+    yield ports
+    for tunnel in tunnels:
+        tunnel.terminate()
+        tunnel.wait()
+
+
+def _open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def parameters(gateways: list[PlatformHost], authority: Path, secrets: SecretStore, doors: dict[str, int]) -> Callable[..., dict[str, Any]]:
     """`parameters("architect", "phoenix_ro")`: what such a client connects with; all gateways are named, as docs/connect.md says."""
 
     def made(user: str, database: str = "phoenix", **more: Any) -> dict[str, Any]:
+        hosts = more.pop("host", None) or ",".join(one.data["host_address"] for one in gateways)
         return {
-            "host": ",".join(one.data["host_address"] for one in gateways),
-            "port": gateways[0][GatewaySettings].port,
+            "host": hosts,  # what the certificate is checked against; the tunnels are where it goes
+            "hostaddr": ",".join("127.0.0.1" for _ in hosts.split(",")),
+            "port": ",".join(str(doors[one]) for one in hosts.split(",")),
             "dbname": database,
             "user": user,
             "password": secrets.get(f"postgresql/{user}"),

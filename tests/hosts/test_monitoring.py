@@ -14,7 +14,10 @@ from testinfra.host import Host
 from deploys.lib.settings import HostSettings, Platform
 from tests.hosts.conftest import CURL, Prometheus
 
-JOBS = {"phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer"}
+JOBS = {
+    *("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer"),
+    *("kafka", "connect", "stream", "redis", "n8n"),
+}
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_what_is_the_platforms_is_said_by_its_leader_alone(prometheus: Any, lead
 
 
 def test_the_slot_is_ready_on_the_standby_for_a_failover(prometheus: Any, standby: Host, platform: Platform) -> None:
-    assert region2.failover_slots(platform) == ["region2"]
+    assert "region2" in region2.failover_slots(platform)
     until("the standby has the slot", lambda: slots(standby)["region2"] == "t|f||t", seconds=120)
     assert json.loads(ask_on(standby)(region2.slots_ready(["region2", "no_such_slot"]))) == [
         {"slot": "no_such_slot", "ready": False, "why": "is not on this server"},
@@ -354,7 +354,7 @@ def test_what_was_changed_by_hand_is_named_and_put_back(
     assert done.returncode == 0, done.stderr
     arrived()
     assert copy("SELECT subenabled AND NOT subdisableonerr FROM pg_subscription") == "t"
-    assert psql("SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication") == "t"
+    assert psql("SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = 'region2'") == "t"
     assert copy("SELECT count(*) FROM pg_trigger WHERE tgname = 'region2_copy' AND tgrelid = 'phoenix.agents'::regclass") == "1"
     assert fingerprints(psql, tables) == fingerprints(copy, tables)
     assert json.loads(phoenix("deploy", "--json").stdout)["changed"] == 0

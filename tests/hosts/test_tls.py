@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from testinfra.host import Host
@@ -13,40 +12,38 @@ from deploys.lib.pki import HOST_DAYS, Authority
 from deploys.lib.secrets import SecretStore
 from deploys.lib.services import Service, services
 from deploys.lib.settings import HostSettings, Platform
+from tests.hosts.conftest import CA
 
-
-@pytest.fixture(scope="module")
-def ca(secrets: SecretStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ca") / "ca.crt"
-    path.write_text(Authority.of(secrets).certificate)
-    return path
+OPEN = ("patroni", "headscale", "n8n", "upstreams")
+"""What answers to anybody who may reach it: who leads, the control server of the tailnet, which hosts ask before they have a certificate,
+n8n's pages for people, and the APIs of others, which want keys."""
 
 
 def guarded(platform: Platform) -> list[Service]:
     """Everything that answers only to a certificate of ours. Patroni tells anybody who leads; its own test says more."""
-    return [service for service in services(platform) if service.scheme == "https" and service.name != "patroni"]
+    return [service for service in services(platform) if service.scheme == "https" and service.name not in OPEN]
 
 
-def test_without_a_client_certificate_there_is_no_answer(platform: Platform, ca: Path) -> None:
+def test_without_a_client_certificate_there_is_no_answer(platform: Platform, on: Callable[[str], Host]) -> None:
+    """Asked on the service's own host, where neither firewall nor tailnet stand in between."""
     assert len(guarded(platform)) >= 6
     for service in guarded(platform):
-        curl = ["curl", "-s", "--max-time", "5", "--cacert", str(ca), f"https://{service.address}:{service.port}/metrics"]
-        answer = subprocess.run(curl, capture_output=True, text=True, check=False)
-        assert answer.returncode != 0, service.url
+        answer = on(service.host).run(f"curl -s --max-time 5 --cacert {CA} https://{service.address}:{service.port}/metrics")
+        assert answer.rc != 0, service.url
         assert answer.stdout == "", service.url
 
 
-def test_patroni_tells_anybody_who_leads_but_obeys_only_certificates(platform: Platform, ca: Path, leader: Callable[[], Host]) -> None:
-    url = f"https://{platform.hosts[leader().check_output('hostname')][HostSettings].address}:8008"
-    curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", "--cacert", str(ca)]
-    assert subprocess.run([*curl, f"{url}/primary"], capture_output=True, text=True, check=False).stdout == "200"
-    refused = subprocess.run([*curl, "-X", "POST", "-d", "{}", f"{url}/restart"], capture_output=True, text=True, check=False)
-    assert refused.stdout in ("000", "403")
+def test_patroni_tells_anybody_who_leads_but_obeys_only_certificates(platform: Platform, leader: Callable[[], Host]) -> None:
+    host = leader()
+    url = f"https://{platform.hosts[host.check_output('hostname')][HostSettings].address}:8008"
+    curl = f"curl -s -o /dev/null -w '%{{http_code}}' --max-time 5 --cacert {CA}"
+    assert host.run(f"{curl} {url}/primary").stdout == "200"
+    assert host.run(f"{curl} -X POST -d '{{}}' {url}/restart").stdout in ("000", "403")
 
 
-def test_certificate_is_of_our_authority_and_for_this_host(vps1: Host, platform: Platform) -> None:
+def test_certificate_is_of_our_authority_and_for_this_host(on: Callable[[str], Host], platform: Platform) -> None:
     for service in [*guarded(platform), *(one for one in services(platform) if one.name == "patroni")]:
-        seen = vps1.run(
+        seen = on(service.host).run(
             f"cd /etc/phoenix/tls && openssl s_client -connect {service.address}:{service.port} -verify_ip {service.address} "
             "-CAfile ca.crt -cert host.crt -key host.key -verify_return_error -brief </dev/null 2>&1"
         )

@@ -38,6 +38,11 @@ PORTS = {
     "etcd": 2379,
     "haproxy": 8405,
     "pgbouncer": 9127,
+    "connect": 9405,
+    "redis": 9121,
+    "n8n": 5678,
+    "kafka": 9404,
+    "stream": 9195,
 }
 PROGRAMS = ("promtool", "amtool", "prometheus-alertmanager")
 CASES = sorted(path.name for path in HERE.glob("*.test.yml"))
@@ -115,7 +120,7 @@ def rendered(targets: list[Target], tmp_path_factory: pytest.TempPathFactory) ->
     """A directory with the rule files, with the default thresholds, and the test cases beside them."""
     directory = tmp_path_factory.mktemp("rules")
     (directory / "rules").mkdir()
-    features = ("postgresql", "platform", "tls", "drill")
+    features = ("postgresql", "platform", "tls", "drill", "neo4j", "graph_backup")
     expected = monitoring.expected_of(targets, [Expected("vps1", feature) for feature in features])
     for name, text in monitoring.rules(expected=expected, runbook_url=RUNBOOK_URL).items():
         (directory / "rules" / name).write_text(text)

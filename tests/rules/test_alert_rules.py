@@ -54,6 +54,15 @@ MAY_BE_ABSENT = {
     "phoenix_replication_slot_ready",
     "pg_replication_slot_slot_current_wal_lsn",
     "pg_replication_slot_slot_confirmed_flush_lsn",
+    # When they are missing, ConnectDown or OutboxNotDelivered fires.
+    "phoenix_connect_up",
+    "phoenix_connect_state",
+    "phoenix_connect_restarts_total",
+    "phoenix_outbox_slot_present",
+    "phoenix_outbox_slot_lost",
+    "phoenix_outbox_slot_safe_bytes",
+    "phoenix_outbox_slot_lag_bytes",
+    "phoenix_outbox_oldest_undelivered_seconds",
     # There is one for each replication slot, and a server may have none.
     "pg_replication_slot_slot_is_active",
     "pg_replication_slot_wal_status",
@@ -62,6 +71,28 @@ MAY_BE_ABSENT = {
     "phoenix_drill_last_success_timestamp_seconds",
     "phoenix_drill_rpo_seconds",
     "phoenix_drill_rto_seconds",
+    # When it is missing, KafkaDown fires.
+    "kafka_broker_state",
+    # There is one for each group that has committed something; they come with phoenix_kafka_topic_drift.
+    "phoenix_kafka_consumer_lag",
+    "phoenix_kafka_consumer_committed",
+    # Written in one file; when it is missing, HormoneParityUnknown fires.
+    "phoenix_hormones_differences",
+    "phoenix_hormones_checked_timestamp_seconds",
+    # Written in one file with a time; when that is old or missing, TailscaleDown fires.
+    "phoenix_tailscale_checked_timestamp_seconds",
+    "phoenix_tailscale_up",
+    "phoenix_tailscale_control_connected",
+    # There are others to see, and a key with an end, or there are not.
+    "phoenix_tailscale_peer_up",
+    "phoenix_tailscale_peer_relayed",
+    "phoenix_tailscale_key_expiry_timestamp_seconds",
+    # Only on the hosts of Neo4j; when one is missing, Neo4jDown, GraphNotCompared or GraphBackupOld fires.
+    "phoenix_neo4j_up",
+    "phoenix_neo4j_checked_timestamp_seconds",
+    "phoenix_graph_differences",
+    "phoenix_graph_checked_timestamp_seconds",
+    "phoenix_graph_backup_last_success_timestamp_seconds",
     # Armed later; when it is missing, WalArchiveStale fires.
     "pg_stat_archiver_failed_count",
 }

@@ -28,15 +28,18 @@ SQL = Path(__file__).resolve().parents[2] / "sql"
 # Before the migrations, as the deploy makes them; pg_cron can only be in the one database that cron.database_name names.
 EXTENSIONS = ("pgcrypto", "pg_stat_statements", "vector", "timescaledb", "pg_cron", "amcheck", "pgaudit")
 PRELOADED = ("timescaledb", "pg_cron", "pgaudit", "pg_stat_statements")
-LOGINS = ("architect", "samurai_agent", "monitor", "public_api")
+LOGINS = ("architect", "samurai_agent", "monitor", "public_api", "stream", "n8n_flows")
 ROLES = """
     CREATE ROLE phoenix_owner NOLOGIN;
     CREATE ROLE architect LOGIN IN ROLE phoenix_owner;
     CREATE ROLE samurai_agent LOGIN;
     CREATE ROLE monitor LOGIN IN ROLE pg_monitor;
     CREATE ROLE public_api LOGIN;
+    CREATE ROLE stream LOGIN;
     CREATE ROLE drill LOGIN;
+    CREATE ROLE graph LOGIN;
     CREATE ROLE pgbouncer LOGIN;
+    CREATE ROLE n8n_flows LOGIN;
 """
 
 

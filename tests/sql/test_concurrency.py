@@ -51,7 +51,7 @@ def test_votes_of_twenty_agents_at_once_are_all_counted(server: Server, admin: p
     tasks = new_tasks(admin, 3)
 
     def vote(number: int) -> None:
-        choose = random.Random(number)  # noqa: S311 - reproducible, not secret
+        choose = random.Random(number)
         with server.connect("samurai_agent") as conn:
             for _ in range(25):
                 with conn.transaction():
@@ -72,7 +72,7 @@ def test_statements_that_vote_on_several_tasks_do_not_deadlock(server: Server, a
     tasks = new_tasks(admin, 20)
 
     def vote(number: int) -> None:
-        choose = random.Random(number)  # noqa: S311 - reproducible, not secret
+        choose = random.Random(number)
         with server.connect() as conn:
             for _ in range(20):
                 voter, mixed = voters[number].id, choose.sample(tasks, 10)

@@ -33,7 +33,8 @@ def test_deployed_schema(deployed: Machine, pgtap: str, test: Path) -> None:
 
 
 def test_every_migration_is_in_the_history_with_its_phase(deployed: Machine) -> None:
-    files = sorted(path.name.split("__")[0].removeprefix("V") for path in (TESTS[0].parents[1]).glob("V*__*.sql"))
+    sql = TESTS[0].parents[1]
+    files = [path.name.split("__")[0].removeprefix("V") for path in (*sql.glob("V*__*.sql"), *sql.glob("cypher/V*__*.cypher"))]
     shown = psql(
         deployed, "SELECT version || ' ' || fibonacci_phase FROM phoenix.schema_version WHERE applied_at <= now() + INTERVAL '1 minute'"
     )

@@ -15,7 +15,7 @@ UNTIL = datetime(2026, 11, 20, 12, tzinfo=UTC)
 # Filled by use, not by seeding; the hours are a continuous aggregate's where the licence allows it.
 NOT_SEEDED = {"agent_credentials", "consciousness_hourly_store"}
 # What the database itself stamps with the moment of writing.
-CLOCKED = "- '{timestamp,since,updated_at,created_at}'::text[]"
+CLOCKED = "- '{timestamp,since,current_task_since,updated_at,created_at}'::text[]"
 
 
 def load(server: Server, *, random_seed: int = 1, replace: bool = True, personas: int = 700) -> dict[str, int | float]:

@@ -78,6 +78,9 @@ def test_what_is_ended_takes_its_frozen_children_along(server: subprocess.Popen[
         os.kill(one, signal.SIGSTOP)
     watcher.end(server.pid)
     assert server.wait(timeout=5) == -signal.SIGKILL
+    until = time.monotonic() + 5
+    while watcher.state(child) not in ("", "Z") and time.monotonic() < until:
+        time.sleep(0.01)
     assert watcher.state(child) in ("", "Z")
 
 

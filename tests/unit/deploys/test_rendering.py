@@ -158,7 +158,8 @@ SERVED = {
     "postgresql": {5432, 8008, 9100, 9187, 9188},
     "monitoring": {9090, 9093, 9100},
     "world": {9000, 9099},
-    "redis": {9100},
+    "redis": {6379, 9100, 9121},
+    "nothing_of_ours": {9100},
 }
 
 
@@ -173,13 +174,19 @@ NETWORKS = {"host_ssh_networks": ["192.0.2.0/24", "2001:db8::/32"], "host_servic
 @pytest.mark.parametrize("entered", [(None, NETWORKS)], indirect=True)
 def test_nftables_takes_the_rules_and_drops_by_default(entered: dict[str, Any], tmp_path: Path) -> None:
     rules = tmp_path / "firewall.nft"
-    rules.write_text(template("base/firewall.nft.j2", cfg=hosts.settings(HostSettings), limits=firewall.per_client())())
+    rules.write_text(
+        template(
+            "base/firewall.nft.j2", cfg=hosts.settings(HostSettings), limits=firewall.per_client(), udp=[41641], tailnet="100.64.0.0/10"
+        )()
+    )
     text = rules.read_text()
     assert "type filter hook input priority filter; policy drop;" in text
     assert "ip saddr 192.0.2.0/24 tcp dport 22 accept" in text
     assert "ip6 saddr 2001:db8::/32 tcp dport 22 accept" in text
     assert "ip6 saddr fd7a:115c::/48 tcp dport { 2379, 2380, 5432," in text
     assert "ip saddr 10.66.0.0/24 tcp dport 8008 ct state new add @ip_8008 { ip saddr ct count over 50 } drop" in text
+    assert 'iifname != "tailscale0" ip saddr 100.64.0.0/10 drop' in text
+    assert "udp dport { 41641 } accept" in text
     assert "flush ruleset" not in text  # other tables are other people's
     if (nft := shutil.which("nft", path="/usr/sbin:/usr/bin")) is None:
         pytest.skip("nft is not installed here")

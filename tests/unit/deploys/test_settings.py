@@ -93,7 +93,7 @@ def test_settings_come_typed_with_the_group_files_defaults(write: Write) -> None
         ({"postgresql_port": 70000}, "postgresql_port is 70000, refused: input should be less than or equal to 65535."),
         ({"postgresql_prot": 5432}, "postgresql_prot is not a setting: did you mean postgresql_port?"),
         ({"etcd_zzz": 1}, "etcd_zzz is not a setting: remove it; etcd has cluster_name, client_port, peer_port, lost."),
-        ({"redis_port": 6379}, "redis_port belongs to no service: known prefixes are host, etcd,"),
+        ({"mongo_port": 6379}, "mongo_port belongs to no service: known prefixes are host, etcd,"),
         ({"host_address": "vps1"}, "host_address is 'vps1', refused:"),
         ({"host_address": "fd7a::11"}, "host_address is 'fd7a::11', refused:"),
         ({"host_ssh_networks": ["10.0.0.1/24"]}, "host_ssh_networks.0 is '10.0.0.1/24', refused: 10.0.0.1/24 has host bits set."),

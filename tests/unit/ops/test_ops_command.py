@@ -16,7 +16,7 @@ Inventory = Callable[..., Path]
 # fmt: off
 VERBS = [
     "up", "down", "deploy", "plan", "status", "verify", "drift", "seed", "ssh", "psql", "logs", "secrets",
-    "backup", "restore", "failover", "rebuild", "drill",
+    "backup", "restore", "failover", "rebuild", "drill", "tailnet", "events", "hormones",
 ]
 # fmt: on
 

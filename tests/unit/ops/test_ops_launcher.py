@@ -24,7 +24,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("phoenix", "uv.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, copy)
-    for name in ("ops", "exporters", "deploys", "inventory", "lab"):
+    for name in ("ops", "exporters", "services", "deploys", "inventory", "lab"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     return copy
 
@@ -125,8 +125,8 @@ def test_pips_mirror_is_used_for_everything(tmp_path: Path) -> None:
 
 def test_exporter_bundle_installs_without_a_network(tmp_path: Path) -> None:
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    bundle = wheels.exporter_bundle(bootstrap.cache_dir(), python=python, platform=os.uname().machine)
-    assert wheels.exporter_bundle(bootstrap.cache_dir(), python=python, platform=os.uname().machine) == bundle
+    bundle = wheels.bundle(wheels.EXPORTER, bootstrap.cache_dir(), python=python, platform=os.uname().machine)
+    assert wheels.bundle(wheels.EXPORTER, bootstrap.cache_dir(), python=python, platform=os.uname().machine) == bundle
     requirements = (bundle / "requirements.txt").read_text()
     for wheel in bundle.glob("*.whl"):
         assert hashlib.sha256(wheel.read_bytes()).hexdigest() in requirements, wheel.name
@@ -137,9 +137,9 @@ def test_exporter_bundle_installs_without_a_network(tmp_path: Path) -> None:
 
 
 def test_bundle_for_the_other_processor_holds_its_binaries() -> None:
-    bundle = wheels.exporter_bundle(bootstrap.cache_dir(), python="3.13", platform="aarch64")
+    bundle = wheels.bundle(wheels.EXPORTER, bootstrap.cache_dir(), python="3.13", platform="aarch64")
     (binary,) = bundle.glob("psycopg_binary-*.whl")
     assert "cp313" in binary.name
     assert "aarch64" in binary.name
     with pytest.raises(wheels.BundleError, match="riscv64"):
-        wheels.exporter_bundle(bootstrap.cache_dir(), platform="riscv64")
+        wheels.bundle(wheels.EXPORTER, bootstrap.cache_dir(), platform="riscv64")

@@ -46,4 +46,4 @@ def test_unknown_part_is_refused_with_those_there_are(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as ended:
         selftest.main(["nothing"])
     assert ended.value.code == 2
-    assert "lint, unit, exporter, lab, rules" in capsys.readouterr().err
+    assert "lint, unit, exporter, hormones, stream, lab, rules" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from deploys.lib.services import services
-from deploys.lib.settings import ROOT, load
+from deploys.lib.settings import ROOT, KafkaSettings, load
 
 LAB = load(ROOT / "inventory" / "lab.py")
 
@@ -14,11 +14,12 @@ LAB = load(ROOT / "inventory" / "lab.py")
 def test_lab_has_every_service_of_the_platform_once() -> None:
     found = services(LAB)
     assert [s.name for s in found if s.host == "vps3"] == [
-        "ssh", "firewall", "clock", "security-updates", "etcd", "patroni", "postgresql", "watcher", "drill",
+        "ssh", "firewall", "clock", "security-updates", "tailscale", "tailnet-metrics", "etcd", "patroni", "postgresql", "watcher", "drill",
         "backup-metrics", "retention", "node-exporter", "postgres-exporter", "phoenix-exporter", "prometheus", "alertmanager",
     ]  # fmt: skip
     assert max(Counter((s.host, s.name) for s in found).values()) == 1
-    assert max(Counter((s.host, s.port) for s in found if s.port).values()) == 1
+    # What an exporter says of each topic is at the exporter's own port.
+    assert max(Counter((s.host, s.port) for s in found if s.port and s.kind != "said").values()) == 1
 
 
 def test_metrics_addresses_are_https_and_where_prometheus_scrapes_them() -> None:
@@ -28,7 +29,15 @@ def test_metrics_addresses_are_https_and_where_prometheus_scrapes_them() -> None
         "postgres-exporter": "https://10.66.0.11:9187/metrics",
         "phoenix-exporter": "https://10.66.0.11:9188/metrics",
         "pgbouncer-exporter": "https://10.66.0.11:9127/metrics",
+        "kafka-exporter": "https://10.66.0.11:9404/metrics",
+        "redis-exporter": "https://10.66.0.11:9121/metrics",
     }
+
+
+def test_every_topic_has_an_entry_of_its_own() -> None:
+    host = next(host for host in LAB.hosts.values() if "kafka" in host.groups)
+    topics = {s.name: s.url for s in services(LAB) if s.kind == "said"}
+    assert topics == {f"kafka/{name}": f"https://10.66.0.11:9404/topics/{name}" for name in host[KafkaSettings].topics}
 
 
 def test_settings_move_services(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Neo4j Community: the knowledge graph, made from PostgreSQL (docs/graph.md)."""

@@ -1,0 +1,1 @@
+"""One module per store, each with `open_sink(settings, credential)` (phoenix_stream.sink.Factory)."""
