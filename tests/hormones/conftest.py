@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,25 +12,7 @@ import pytest
 import redis
 
 from tests.exporter.cluster import Cluster, free_port, running_cluster, wait_until
-
-
-def redis_program() -> tuple[str, str]:
-    """redis-server and its LD_LIBRARY_PATH: this computer's, or Debian's packages, unpacked into the cache and not installed."""
-    if found := shutil.which("redis-server"):
-        return found, ""
-    unpacked = Path(os.environ.get("PHOENIX_CACHE", "/var/cache/phoenix")) / "redis-tools"
-    if not unpacked.exists():
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        script = (
-            "apt-get -q update >/dev/null; needed=$(apt-cache depends redis-tools | sed -n 's/^ *Depends: \\([a-z0-9.+-]*\\)$/\\1/p' "
-            "| grep -vx libc6); apt-get -q download redis-tools $needed >/dev/null && for deb in *.deb; do dpkg -x $deb .; done"
-        )
-        with tempfile.TemporaryDirectory(dir=unpacked.parent) as work:
-            done = subprocess.run(["sh", "-ec", script], cwd=work, capture_output=True, text=True, timeout=300, check=False)
-            assert done.returncode == 0, f"Redis is neither here nor to be had from Debian: {done.stderr}"
-            shutil.copytree(work, unpacked, symlinks=True)
-    libraries = sorted({str(path.parent) for path in unpacked.rglob("*.so*")})
-    return str(unpacked / "usr/bin/redis-check-rdb"), ":".join(libraries)
+from tests.redis_server import NAME, redis_program
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +31,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Redis on the loopback, without any of the deploy's settings."""
     program, libraries = redis_program()
     port = free_port()
-    # The name decides what the program is.
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
+    command = [NAME, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
     env = {**os.environ, "LD_LIBRARY_PATH": libraries}
     with subprocess.Popen(command, executable=program, env=env, stdout=subprocess.DEVNULL) as process:
         client = redis.Redis(port=port)

@@ -33,6 +33,7 @@ from deploys.lib import artifacts
 from deploys.neo4j.server import credential
 from tests.envelopes import envelope
 from tests.exporter.cluster import free_port, wait_until
+from tests.redis_server import NAME, redis_program
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = {"agent.heartbeat": 12, "consciousness.update": 24, "hormone.cascade": 12, "graph.changed": 6, "dead-letter": 3}
@@ -223,8 +224,14 @@ class RedisServer:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        program, libraries = redis_program()
         self.process = subprocess.Popen(
-            ["redis-server", str(self.directory / "redis.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.directory
+            [NAME, str(self.directory / "redis.conf")],
+            executable=program,
+            env={**os.environ, "LD_LIBRARY_PATH": libraries},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.directory,
         )
         wait_until(self._answers, 20, "Redis answers")
 
