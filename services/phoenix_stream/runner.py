@@ -140,7 +140,8 @@ class Runner:
                 yield _Item(message, None, str(reason))
 
     def _complain(self, error: KafkaError) -> None:
-        if error.fatal():  # fenced: another worker has our name
+        # Shut out: another has our name, or the brokers think so after a restart. The consumer says it once, and reads nothing any more.
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
         said.throttled(f"kafka {error.name()}", reason=error.str())
 

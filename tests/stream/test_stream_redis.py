@@ -8,6 +8,7 @@ import time
 import uuid
 
 import pytest
+from confluent_kafka import Consumer
 
 from tests.envelopes import envelope
 from tests.exporter.cluster import wait_until
@@ -94,3 +95,22 @@ def test_kill_after_kill_ends_with_the_newest_levels(hormones: Worker, broker: B
         thread.join()
     settled(broker, hormones)
     assert {agent: held(store, agent) for agent in newest} == newest
+
+
+def test_a_worker_that_the_brokers_shut_out_ends_so_that_it_is_started_anew(hormones: Worker, broker: Broker, store: RedisServer) -> None:
+    """They do it to one whose name has been taken, and sometimes after they were started anew themselves."""
+    wait_until(lambda: hormones.total("phoenix_stream_partitions") > 0, 30, hormones.said())
+    names = {"group.id": hormones.group, "group.instance.id": f"{hormones.group}-test"}
+    other = Consumer({"bootstrap.servers": broker.address, "session.timeout.ms": 6000, "log_level": 0, **names})
+    other.subscribe(list(TOPICS))
+    try:
+        wait_until(lambda: other.poll(0.1) is None and other.assignment(), 30, "the other has the partitions")
+        assert hormones.process
+        assert hormones.process.wait(30) == 1, hormones.said()
+    finally:
+        other.close()
+    hormones.start()
+    agent = str(uuid.uuid4())
+    broker.send([cascade(agent, 1, 1.1)])
+    settled(broker, hormones)
+    assert held(store, agent) == ("1", "1.1")
