@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 from pyinfra import host
 from pyinfra.api import deploy, operation
 
-from deploys.lib import facts, findings, hosts
+from deploys.lib import facts, findings, hosts, programs
+from deploys.lib.ahead import Question, ask, asks
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
 from deploys.lib.settings import HostSettings
 
@@ -104,19 +106,25 @@ def memory_mb() -> int:
     return hosts.settings(HostSettings).memory_mb or hosts.resources().memory_mb // 128 * 128
 
 
+@asks(programs.known)
 @operation()
 def account(user: str) -> Commands:
     """The system has this login, without a password."""
-    if host.get_fact(facts.Output, script=f"id -u {user}").endswith(facts.FAILED):
+    if ask(programs.known(user=user)).endswith(facts.FAILED):
         findings.report(f"user {user} is missing")
         yield f"useradd --create-home --shell /bin/bash --password '*' {user}"
 
 
+def _timezone(**_: Any) -> Question:
+    return facts.Output, {"script": "readlink /etc/localtime"}
+
+
+@asks(_timezone)
 @operation()
 def timezone() -> Commands:
     """The host's time zone is the one of the settings."""
     wanted = hosts.settings(HostSettings).timezone
-    if host.get_fact(facts.Output, script="readlink /etc/localtime") not in (
+    if ask(_timezone()) not in (
         f"/usr/share/zoneinfo/{wanted}",
         f"../usr/share/zoneinfo/{wanted}",
     ):
@@ -124,9 +132,7 @@ def timezone() -> Commands:
         yield f"test -e /usr/share/zoneinfo/{wanted} && ln -sfn /usr/share/zoneinfo/{wanted} /etc/localtime"
 
 
-@operation()
-def kernel_settings() -> Commands:
-    """The kernel runs with the values of the host's sysctl file, as far as it lets this host set them."""
+def _kernel_differs(**_: Any) -> Question:
     # In a container /proc/sys is the computer's and read-only: only a real machine has kernel settings of its own.
     script = (
         "systemd-detect-virt --container --quiet && exit 0; "
@@ -134,6 +140,13 @@ def kernel_settings() -> Commands:
         'sysctl -n "$key" >/dev/null 2>&1 || continue; '  # a kernel without IPv6 or huge pages
         'test "$(sysctl -n "$key" | tr -s "[:space:]" " ")" = "$value" || echo "$key"; done'
     )
-    if differing := host.get_fact(facts.Output, script=script).split():
+    return facts.Output, {"script": script}
+
+
+@asks(_kernel_differs)
+@operation()
+def kernel_settings() -> Commands:
+    """The kernel runs with the values of the host's sysctl file, as far as it lets this host set them."""
+    if differing := ask(_kernel_differs()).split():
         findings.report(f"the kernel runs with another {', '.join(differing)}")
         yield f"sysctl --quiet --ignore --load {SYSCTL}"

@@ -1,4 +1,5 @@
-"""Operations: the few things that a deploy does to a host, each idempotent, each one round trip when there is nothing to do.
+"""Operations: the few things that a deploy does to a host, each idempotent. When there is nothing to do each is one question, and all of
+a host's together are one round trip (`ahead`).
 
 pyinfra's own file operations upload by way of a predictable name below /tmp and are not atomic; its package and service operations
 cost a round trip for each file, package or property, and forget a restart that an earlier, failed run still owed. These do not.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import tarfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.api.command import FileUploadCommand, PyinfraCommand, QuoteString
 
 from deploys.lib import facts, findings
+from deploys.lib.ahead import Question, ask, asks
 from deploys.lib.rendering import TEMPLATES, environment
 
 Commands = Generator[PyinfraCommand | str, None, None]
@@ -62,6 +64,11 @@ def _text(content: str | Callable[[], str]) -> str:
     return text if text.endswith("\n") else text + "\n"  # stdin of pyinfra ends every line
 
 
+def _paths(*, entries: list[File | Directory], **_: Any) -> Question:
+    return facts.PathStates, {"paths": [entry.path for entry in entries]}
+
+
+@asks(_paths)
 @operation()
 def files(entries: list[File | Directory]) -> Commands:
     """The host has these files and directories, with this content, owner and mode.
@@ -69,7 +76,7 @@ def files(entries: list[File | Directory]) -> Commands:
     A file is written beside its place and renamed onto it, so that readers see the old or the new one, and a full disk leaves the old.
     Content goes over stdin: it is in no argument list, log or predictable temporary file.
     """
-    current = host.get_fact(facts.PathStates, paths=[entry.path for entry in entries])
+    current = ask(_paths(entries=entries))
     commands: list[PyinfraCommand | str] = []  # all before the first is run: a dry run looks no further than that one
     for entry in entries:
         state = current.get(entry.path)
@@ -103,10 +110,15 @@ def write_command(entry: File) -> str:
     )
 
 
+def _listed(*, directory: str, **_: Any) -> Question:
+    return facts.Output, {"script": f"ls -A {shlex.quote(directory)} 2>/dev/null || true"}
+
+
+@asks(_listed)
 @operation()
 def nothing_else(directory: str, names: list[str]) -> Commands:
     """`directory` holds no file but these: what an earlier version of the platform left there goes."""
-    present = host.get_fact(facts.Output, script=f"ls -A {shlex.quote(directory)} 2>/dev/null || true").splitlines()
+    present = ask(_listed(directory=directory)).splitlines()
     extra = [f"{directory}/{name}" for name in sorted(set(present) - set(names))]
     for path in extra:
         findings.report(f"{path} belongs to nothing")
@@ -114,10 +126,15 @@ def nothing_else(directory: str, names: list[str]) -> Commands:
         yield f"rm -f -- {shlex.join(extra)}"
 
 
+def _versions(*, names: list[str], **_: Any) -> Question:
+    return facts.PackageVersions, {"packages": sorted(names)}
+
+
+@asks(_versions)
 @operation()
 def packages(names: list[str]) -> Commands:
     """The host has these Debian packages. Their services are not started by the installation: the deploy starts them, configured."""
-    installed = host.get_fact(facts.PackageVersions, packages=sorted(names))
+    installed = ask(_versions(names=names))
     missing = sorted(set(names) - installed.keys())
     if not missing:
         return
@@ -135,12 +152,17 @@ def packages(names: list[str]) -> Commands:
     )
 
 
+def _running(*, unit: str, restart_on: Sequence[str] = (), reload_on: Sequence[str] = (), **_: Any) -> Question:
+    return facts.Unit, {"unit": unit, "watched": [*restart_on, *reload_on]}
+
+
+@asks(_running)
 @operation()
 def service(
     unit: str,
     *,
-    restart_on: Iterable[str] = (),
-    reload_on: Iterable[str] = (),
+    restart_on: Sequence[str] = (),
+    reload_on: Sequence[str] = (),
     enabled: bool = True,
     restart_if: Callable[[], bool] | None = None,
     in_container: bool = True,
@@ -151,8 +173,7 @@ def service(
     its start and its last reload reloads it. So a run that failed between writing and restarting is made good by the next.
     With `in_container=False` a container is left without it: what looks after a kernel has no business there.
     """
-    restart_files, reload_files = list(restart_on), list(reload_on)
-    state = host.get_fact(facts.Unit, unit=unit, watched=restart_files + reload_files)
+    state = ask(_running(unit=unit, restart_on=restart_on, reload_on=reload_on))
     if state.in_container and not in_container:
         return
     if state.load == "not-found" and not context.state.is_executing:
@@ -165,7 +186,7 @@ def service(
     if enabled and state.enabled not in ("enabled", "static", "generated", "alias", "indirect"):
         findings.report(f"{unit} is not enabled")
         commands.append(f"systemctl --quiet enable {unit}")
-    stale = [path for path in restart_files if state.changed_at.get(path, 0.0) > state.started_at]
+    stale = [path for path in restart_on if state.changed_at.get(path, 0.0) > state.started_at]
     if state.active not in ("active", "activating", "reloading"):
         findings.report(f"{unit} is {state.active}")
         commands.append(f"systemctl reset-failed {unit} 2>/dev/null; systemctl restart {unit}")
@@ -173,7 +194,7 @@ def service(
         findings.report(f"{unit} runs with an older {', '.join(stale) or 'unit file'}")
         commands.append(f"systemctl restart {unit}")
     else:
-        stale = [path for path in reload_files if state.changed_at.get(path, 0.0) > max(state.started_at, state.reloaded_at)]
+        stale = [path for path in reload_on if state.changed_at.get(path, 0.0) > max(state.started_at, state.reloaded_at)]
         if stale:
             findings.report(f"{unit} has not read the present {', '.join(stale)}")
             stamp = facts.reload_stamp(unit)  # its time is taken before the reload: what is written meanwhile counts as unread
@@ -181,15 +202,28 @@ def service(
     yield from commands
 
 
+def _unread(*, units: list[str], **_: Any) -> Question:
+    return facts.Output, {"script": f"systemctl show -p NeedDaemonReload {shlex.join(units)} | grep yes || true"}
+
+
+@asks(_unread)
 @operation()
 def units_read(units: list[str]) -> Commands:
     """systemd knows these units, which a timer or a person starts, as their files now say."""
-    stale = host.get_fact(facts.Output, script=f"systemctl show -p NeedDaemonReload {shlex.join(units)} | grep yes || true")
-    if stale:
+    if ask(_unread(units=units)):
         findings.report(f"systemd has not read the present {' or '.join(units)}")
         yield "systemctl daemon-reload"
 
 
+def _stamp(directory: str) -> str:
+    return f"{directory}/.phoenix-digest"
+
+
+def _stamped(*, directory: str, **_: Any) -> Question:
+    return facts.PathStates, {"paths": [_stamp(directory)]}
+
+
+@asks(_stamped)
 @operation()
 def upload(source: Callable[[], Path], directory: str, pattern: str = "**/*") -> Commands:
     """The host has the files of a local directory at `directory`, all of them or the old ones; their digest is kept beside them.
@@ -201,8 +235,8 @@ def upload(source: Callable[[], Path], directory: str, pattern: str = "**/*") ->
     digest = hashlib.sha256()
     for path in entries:
         digest.update(f"{path.relative_to(local)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    stamp, text = f"{directory}/.phoenix-digest", digest.hexdigest() + "\n"
-    state = host.get_fact(facts.PathStates, paths=[stamp]).get(stamp)
+    text = digest.hexdigest() + "\n"
+    state = ask(_stamped(directory=directory)).get(_stamp(directory))
     if state and state.digest == hashlib.sha256(text.encode()).hexdigest():
         return
     findings.report(f"{directory} is " + ("out of date" if state else "missing"))
