@@ -15,7 +15,7 @@ from deploys.lib import facts, findings, hosts, outbox, region2, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template
 from deploys.lib.settings import ROOT, ConnectSettings, EtcdSettings, HostSettings, PostgresqlSettings, Region2Settings, of
 from deploys.postgresql import archive
-from deploys.postgresql.psql import PSQL
+from deploys.postgresql.psql import psql
 
 CONFIG = "/etc/patroni/config.yml"
 DROP_IN = "/etc/systemd/system/patroni.service.d/phoenix.conf"
@@ -140,7 +140,7 @@ def patroni() -> None:
     restart_when_pending(name="Restart if parameters wait for one")
     verify.answers(
         name="PostgreSQL answers over TLS",
-        script=f"runuser -u postgres -- psql -XAtqc 'SELECT 1' && openssl s_client -starttls postgres -connect 127.0.0.1:{settings.port} "
+        script=f"{psql()} -Atqc 'SELECT 1' && openssl s_client -starttls postgres -connect 127.0.0.1:{settings.port} "
         f"-CAfile {tls.CA} -verify_return_error -brief </dev/null",
         seconds=30,
         problem=f"PostgreSQL on {host.name} does not answer on port {settings.port} over TLS: look at 'phoenix logs patroni'.",
@@ -317,7 +317,7 @@ def _pending(*, seconds: int) -> str:
     )
     return (
         f"t=$(LC_ALL=C stat -c %.Y {facts.reload_stamp('patroni.service')} 2>/dev/null); "
-        f'end=$(($(date +%s) + {seconds})); while w=$({PSQL} -Atqc "{query}" 2>/dev/null); test "$w" = {UNREAD}; do '
+        f'end=$(($(date +%s) + {seconds})); while w=$({psql()} -Atqc "{query}" 2>/dev/null); test "$w" = {UNREAD}; do '
         'test $(date +%s) -lt $end || break; sleep 0.5; done; echo "$w"'
     )
 

@@ -20,7 +20,7 @@ from deploys.lib.operations import Commands, Directory, File, files, refusal
 from deploys.lib.region2 import Option, Publisher
 from deploys.lib.settings import ROOT, PostgresqlSettings, Region2Settings, of
 from deploys.postgresql.database import NAME as DATABASE
-from deploys.postgresql.psql import PSQL, Query, execute, execute_outside_transaction, identifier, literal, of_leader
+from deploys.postgresql.psql import Query, execute, execute_outside_transaction, identifier, literal, of_leader, psql
 
 GUARD = ROOT / "sql" / "region2.sql"
 GUARD_TRIGGERS = {
@@ -72,7 +72,7 @@ def subscription() -> None:
     subscribed(name="Tables as declared, written by replication alone")
     verify.answers(
         name="Changes arrive",
-        script=f'cd / && {PSQL} -XAtqd {DATABASE} -c "{WORKS}" | grep t',
+        script=f'cd / && {psql()} -XAtqd {DATABASE} -c "{WORKS}" | grep t',
         seconds=60,
         problem=f"The subscription {region2.NAME} on {host.name} does not reach its publisher: look at 'phoenix logs patroni' "
         "and docs/runbooks/SubscriptionDown.md.",
