@@ -1,4 +1,4 @@
-"""The program of a real Redis, for tests that run one on loopback."""
+"""A real Redis, for tests that run one on loopback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-NAME = "redis-server"
-"""What it has to be started as: the name decides what the program is."""
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """A Redis with these arguments, in this directory. It may not answer yet."""
+    program, libraries = _program()
+    # The name decides what the program is.
+    command, env = ["redis-server", *arguments], {**os.environ, "LD_LIBRARY_PATH": libraries}
+    return subprocess.Popen(command, executable=program, env=env, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def redis_program() -> tuple[str, str]:
+def _program() -> tuple[str, str]:
     """redis-server and its LD_LIBRARY_PATH: this computer's, or Debian's packages, unpacked into the cache and not installed."""
     if found := shutil.which("redis-server"):
         return found, ""

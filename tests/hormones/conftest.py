@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +9,8 @@ import psycopg
 import pytest
 import redis
 
+from tests import redis_server
 from tests.exporter.cluster import Cluster, free_port, running_cluster, wait_until
-from tests.redis_server import NAME, redis_program
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +27,8 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Redis on the loopback, without any of the deploy's settings."""
-    program, libraries = redis_program()
-    port = free_port()
-    command = [NAME, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path_factory.mktemp("redis"))]
-    env = {**os.environ, "LD_LIBRARY_PATH": libraries}
-    with subprocess.Popen(command, executable=program, env=env, stdout=subprocess.DEVNULL) as process:
+    port, directory = free_port(), tmp_path_factory.mktemp("redis")
+    with redis_server.start("--port", str(port), "--bind", "127.0.0.1", "--save", "", cwd=directory) as process:
         client = redis.Redis(port=port)
 
         def answers() -> bool:

@@ -31,9 +31,9 @@ from phoenix_stream.neo4j_driver import connect
 
 from deploys.lib import artifacts
 from deploys.neo4j.server import credential
+from tests import redis_server
 from tests.envelopes import envelope
 from tests.exporter.cluster import free_port, wait_until
-from tests.redis_server import NAME, redis_program
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = {"agent.heartbeat": 12, "consciousness.update": 24, "hormone.cascade": 12, "graph.changed": 6, "dead-letter": 3}
@@ -224,15 +224,7 @@ class RedisServer:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        program, libraries = redis_program()
-        self.process = subprocess.Popen(
-            [NAME, str(self.directory / "redis.conf")],
-            executable=program,
-            env={**os.environ, "LD_LIBRARY_PATH": libraries},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self.directory,
-        )
+        self.process = redis_server.start(str(self.directory / "redis.conf"), cwd=self.directory)
         wait_until(self._answers, 20, "Redis answers")
 
     def _answers(self) -> bool:
