@@ -87,9 +87,16 @@ def udp_ports() -> list[int]:
     """UDP ports that are open to everybody: packets of the tailnet carry their own proof."""
     if "tailscale" in host.groups:
         return [hosts.settings(TailscaleSettings).port]
-    if "world" in host.groups and hosts.members("tailscale"):
-        return [hosts.settings(WorldSettings).headscale_stun_port]
+    if "world" in host.groups and (members := hosts.members("tailscale")):
+        return [hosts.settings(WorldSettings).headscale_stun_port, of(members[0], TailscaleSettings).port]
     return []
+
+
+def way_in() -> str:
+    """The address whose packets this host passes on into the tailnet; empty on all but the lab's `world`."""
+    if "world" not in host.groups or not hosts.members("tailscale"):
+        return ""
+    return hosts.settings(WorldSettings).operator_address or ""
 
 
 def per_client() -> dict[int, int]:
@@ -125,7 +132,10 @@ def firewall() -> None:
     files(
         name="Rules",
         entries=[
-            File(RULES, template("base/firewall.nft.j2", cfg=settings, limits=per_client(), udp=udp_ports(), tailnet=_tailnet())),
+            File(
+                RULES,
+                template("base/firewall.nft.j2", cfg=settings, limits=per_client(), udp=udp_ports(), tailnet=_tailnet(), way_in=way_in()),
+            ),
             File(UNIT, template("base/phoenix-firewall.service.j2", rules=RULES, loaded=LOADED, list=LIST)),
         ],
     )
@@ -134,7 +144,7 @@ def firewall() -> None:
 
 def _tailnet() -> str:
     """The network that is believed on the tailnet's interface only; none on a host that is not in it."""
-    return tailnet.NETWORK if "tailscale" in host.groups else ""
+    return tailnet.NETWORK if "tailscale" in host.groups or way_in() else ""
 
 
 def differs() -> bool:

@@ -24,7 +24,7 @@ from deploys.n8n import database as n8n_database
 from deploys.n8n import n8n
 from deploys.neo4j import server as neo4j
 from deploys.postgresql import database, outbox, patroni, publication, roles, schema, subscription, watcher
-from deploys.world import alerts, headscale, s3, upstreams
+from deploys.world import alerts, headscale, s3, upstreams, way_in
 
 groups = set(host.groups)
 ours = "world" not in groups
@@ -106,6 +106,7 @@ if "world" in groups:
         upstreams.upstreams()
     if hosts.members("tailscale"):
         headscale.headscale()
+        way_in.way_in()
 if hosts.members("tailscale"):
     together(name="Together | Who has to join has a key")
     if "tailscale" in groups:

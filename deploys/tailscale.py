@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from pyinfra import context, host
@@ -95,7 +96,7 @@ def tailscale() -> None:
         entries=[
             Directory("/var/lib/tailscale", USER, USER, "700"),
             File(ADDRESS_UNIT, template("tailscale/phoenix-tailnet-address.service.j2", address=address(), network=tailnet.NETWORK)),
-            File(UNIT, template("tailscale/tailscaled.service.j2", cfg=settings, daemon=daemon, user=USER, state=STATE, socket=SOCKET)),
+            File(UNIT, unit(settings, daemon)),
             *([] if settings.package else [wrapper]),
         ],
     )
@@ -112,6 +113,11 @@ def tailscale() -> None:
     joined(name="The host has joined")
 
 
+def unit(settings: TailscaleSettings, daemon: str) -> Callable[[], str]:
+    """Content of tailscaled's unit file."""
+    return template("tailscale/tailscaled.service.j2", cfg=settings, daemon=daemon, user=USER, state=STATE, socket=SOCKET)
+
+
 @operation()
 def identity() -> Commands:
     """A host without an identity gets the one that is in the store, if any, before tailscaled makes it a new one."""
@@ -124,11 +130,11 @@ def identity() -> Commands:
     yield StringCommand(write_command(File(STATE, "", USER, USER, "600")), _stdin=text)
 
 
-def flags() -> list[str]:
+def flags(settings: TailscaleSettings) -> list[str]:
     """All flags of `tailscale up`: those that are not named it puts back to their defaults."""
     return [
         "--reset",
-        f"--login-server={hosts.settings(TailscaleSettings).login_server}",
+        f"--login-server={settings.login_server}",
         f"--hostname={host.name}",
         "--accept-dns=false",
         "--accept-routes=false",
@@ -161,7 +167,7 @@ def joined() -> Commands:
     if not needs_key and not other:
         return
     findings.report("the host is not in the tailnet" if needs_key else f"tailscaled runs with another {', '.join(other)}")
-    up = f"{client()} up {shlex.join(flags())}"
+    up = f"{client()} up {shlex.join(flags(hosts.settings(TailscaleSettings)))}"
     if not needs_key:
         yield up
         return
@@ -191,7 +197,7 @@ def settled() -> None:
     )
     verify.answers(
         name="The tags are those of the host's groups",
-        script=f"{client()} status --json --peers=false | python3 -c {shlex.quote(_TAGS)} {shlex.join(wanted)}",
+        script=f"{client()} status --json --peers=false | python3 -c {shlex.quote(TAGS)} {shlex.join(wanted)}",
         seconds=30,
         problem=f"{name} has other tags in the tailnet than {', '.join(wanted)}: set them on the control server ({settings.login_server}).",
     )
@@ -211,7 +217,8 @@ def settled() -> None:
     service(name="The tailnet is looked at", unit="phoenix-tailnet-metrics.timer", restart_on=[METRICS_TIMER, METRICS_UNIT])
 
 
-_TAGS = 'import json, sys; sys.exit(sorted(json.load(sys.stdin)["Self"].get("Tags") or []) != sys.argv[1:])'
+TAGS = 'import json, sys; sys.exit(sorted(json.load(sys.stdin)["Self"].get("Tags") or []) != sys.argv[1:])'
+"""Python program: whether the status on its input has just the tags that are its arguments, in their order."""
 
 
 @operation()

@@ -7,8 +7,7 @@ from lab import Lab
 _LAB = Lab.from_environment()
 _ADDRESSES = {machine.name: _LAB.address(machine) for machine in _LAB.machines}
 _NETWORK = str(_LAB.network)
-# In the tailnet a machine has the last number of its address in the lab's network.
-_TAILNET = {name: f"100.64.0.{address.rpartition('.')[2]}" for name, address in _ADDRESSES.items()}
+_TAILNET = {machine.name: _LAB.tailnet_address(machine) for machine in _LAB.machines}
 _OPERATOR_KEY = _LAB.paths.ssh_key.with_suffix(".pub")
 
 
@@ -21,9 +20,10 @@ def _machine(name, **settings):
             "ssh_key": str(_LAB.paths.ssh_key),
             "ssh_known_hosts_file": str(_LAB.paths.known_hosts),
             "ssh_strict_host_key_checking": "yes",
-            "host_address": _ADDRESSES[name],
+            # The hosts meet in the tailnet; the world is outside.
+            "host_address": _ADDRESSES[name] if name == "world" else _TAILNET[name],
             "host_ssh_networks": [_NETWORK],
-            "host_service_networks": [_NETWORK],
+            "host_service_networks": [_NETWORK] if name == "world" else ["100.64.0.0/10"],
             "host_operator_keys": [_OPERATOR_KEY.read_text().strip() if os.access(_OPERATOR_KEY, os.R_OK) else "the lab was never started"],
             "host_secrets_file": str(_LAB.paths.secrets),
             # Machines of the lab are containers.
@@ -87,21 +87,18 @@ _N8N = {
 }
 
 
-def _tailscale(name):
-    """The control server is the one that the world plays; the programs are built from source, as no Debian package has them."""
-    return {
-        "host_service_networks": [_NETWORK, "100.64.0.0/10"],
-        "tailscale_address": _TAILNET[name],
-        "tailscale_package": None,
-        "tailscale_login_server": f"https://{_ADDRESSES['world']}:8443",
-        "tailscale_ca_file": "/etc/phoenix/tls/ca.crt",
-        "tailscale_operators": [],
-    }
+# The control server is the one that the world plays; the programs are built from source, as no Debian package has them. This computer
+# comes in by way of the world, as an operator's that has joined.
+_TAILSCALE = {
+    "tailscale_package": None,
+    "tailscale_login_server": f"https://{_ADDRESSES['world']}:8443",
+    "tailscale_ca_file": "/etc/phoenix/tls/ca.crt",
+    "tailscale_operators": ["tag:phoenix-operator"],
+}
 
-
-_VPS1 = _machine("vps1", **(_DATABASE | _EVERYTHING | _BACKUP | _N8N | _tailscale("vps1")))
-_VPS2 = _machine("vps2", **(_DATABASE | _BACKUP | _tailscale("vps2")))
-_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING | _tailscale("vps3")))
+_VPS1 = _machine("vps1", **(_DATABASE | _EVERYTHING | _BACKUP | _N8N | _TAILSCALE))
+_VPS2 = _machine("vps2", **(_DATABASE | _BACKUP | _TAILSCALE))
+_VPS3 = _machine("vps3", **(_DATABASE | _REGION2 | _BACKUP | _MONITORING | _TAILSCALE))
 _WORLD = _machine(
     "world",
     world_alert_receiver_port=9099,
@@ -109,6 +106,7 @@ _WORLD = _machine(
     world_s3_bucket="phoenix-backup",
     world_s3_region="us-east-1",
     world_s3_lock_days=1,
+    world_operator_address=str(_LAB.gateway),
 )
 
 tailscale = [_VPS1, _VPS2, _VPS3]

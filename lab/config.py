@@ -109,9 +109,19 @@ class Lab:
         """This computer's address in the lab's network."""
         return str(self.network.network_address + 1)
 
+    @property
+    def tailnet(self) -> ipaddress.IPv4Network:
+        """The machines' addresses in the tailnet that they make, which are all in 100.64.0.0/10: 10.66.0.0/24 gives 100.66.0.0/24."""
+        _, second, third, _ = self.network.network_address.packed
+        return ipaddress.IPv4Network((bytes([100, 64 + second % 64, third, 0]), 24))
+
     def address(self, machine: Machine) -> str:
         """The address of `machine` in this lab's network: the host part is the table's."""
         return str(self.network.network_address + int(ipaddress.IPv4Address(machine.address)) % 256)
+
+    def tailnet_address(self, machine: Machine) -> str:
+        """The address of `machine` in the tailnet, with the same host part."""
+        return str(self.tailnet.network_address + int(ipaddress.IPv4Address(machine.address)) % 256)
 
     def nspawn_name(self, name: str) -> str:
         """The name under which systemd-nspawn knows the machine: unique among the labs of this computer.

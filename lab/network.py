@@ -1,4 +1,4 @@
-"""The lab's network on this computer: a bridge, forwarding, and a masquerade in an nftables table of its own."""
+"""The lab's network on this computer: a bridge, forwarding, a masquerade in an nftables table of its own, and the way into the tailnet."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from pathlib import Path
 from lab import shell
 from lab.config import Lab
 from lab.errors import LabError, LabRefused
+
+WAY_IN = "world"
+"""The machine by which this computer reaches the others at their addresses in the tailnet, which it is not in itself."""
+TAILNET_MTU = 1280
+"""Of tailscaled's interfaces, in bytes."""
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -26,6 +31,11 @@ def up(lab: Lab) -> None:
     for machine in lab.machines:  # those that run were cut off when somebody removed the bridge
         if _link_exists(cable(lab, machine.name)):
             shell.run(["ip", "link", "set", cable(lab, machine.name), "master", lab.bridge, "up"])
+    for machine in lab.machines:
+        if machine.name == WAY_IN:
+            # Smaller packets on both ways: the tailnet's carry others.
+            route = [str(lab.tailnet), "via", lab.address(machine), "dev", lab.bridge, "mtu", str(TAILNET_MTU)]
+            shell.run(["ip", "route", "replace", *route])
     _remember_forwarding(lab)
     if _FORWARD.read_text().strip() != "1":
         _FORWARD.write_text("1")
@@ -107,13 +117,13 @@ def resolvers() -> str:
 
 
 def refuse_overlap(lab: Lab) -> None:
-    """Raise LabRefused when a link that is not the lab's bridge has an address or a route in the lab's network."""
+    """Raise LabRefused when a link that is not the lab's bridge has an address or a route in the lab's network, or in its tailnet."""
     for route in json.loads(shell.run(["ip", "-json", "-4", "route", "show"]).stdout or "[]"):
         destination = str(route.get("dst", ""))
-        prefix = str(lab.network.network_address).rsplit(".", 1)[0] + "."
-        if destination.startswith(prefix) and route.get("dev") != lab.bridge:
+        used = [net for net in (lab.network, lab.tailnet) if destination.startswith(str(net.network_address).rsplit(".", 1)[0] + ".")]
+        if used and route.get("dev") != lab.bridge:
             raise LabRefused(
-                f"{lab.network}: already in use on {route.get('dev')}: free it, or choose others with "
+                f"{used[0]}: already in use on {route.get('dev')}: free it, or choose others with "
                 "PHOENIX_LAB_NETWORK, PHOENIX_LAB_BRIDGE and PHOENIX_LAB_STATE"
             )
 

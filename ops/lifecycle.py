@@ -8,7 +8,7 @@ import time
 import lab
 from deploys.lib import generated
 from deploys.lib.secrets import SecretStore
-from deploys.lib.settings import HostSettings, Platform, shown
+from deploys.lib.settings import Platform, shown
 from ops import deploy, inventory, status, verify
 from ops.errors import DONE, Failed, Refused
 from ops.steps import Steps
@@ -102,7 +102,7 @@ def lab_machines(platform: Platform) -> list[str]:
     """The inventory's hosts, when all of them are machines of the lab. Raises Refused for anybody's real hosts."""
     this = lab.Lab.from_environment()
     addresses = {machine.name: this.address(machine) for machine in this.machines}
-    others = [name for name, host in platform.hosts.items() if addresses.get(name) != host[HostSettings].address]
+    others = [name for name, host in platform.hosts.items() if addresses.get(name) != host.data.get("ssh_hostname")]
     if others:
         raise Refused(
             f"{', '.join(others)} in {shown(platform.inventory)} is no machine of the lab, and only those are made and "

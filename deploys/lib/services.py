@@ -23,7 +23,6 @@ from deploys.lib.settings import (
     PostgresqlSettings,
     RedisSettings,
     StreamSettings,
-    TailscaleSettings,
     WorldSettings,
 )
 
@@ -55,7 +54,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Address for people: `https://10.66.0.11:9188/metrics`, `10.66.0.11:5432`, or empty."""
+        """Address for people: `https://100.66.0.11:9188/metrics`, `100.66.0.11:5432`, or empty."""
         if not self.port:
             return ""
         return f"{self.scheme}://{self.address}:{self.port}{self.shown_path}" if self.scheme else f"{self.address}:{self.port}"
@@ -74,7 +73,7 @@ def _of_host(host: PlatformHost, *, headscale: bool = False, upstreams: bool = F
     yield Service(name, "clock", "systemd-timesyncd.service")
     yield Service(name, "security-updates", "unattended-upgrades.service")
     if "tailscale" in host.groups:
-        yield Service(name, "tailscale", "tailscaled.service", "tailscale", host[TailscaleSettings].address or address)
+        yield Service(name, "tailscale", "tailscaled.service", "tailscale", address)
         yield Service(name, "tailnet-metrics", "phoenix-tailnet-metrics.timer")
     if "etcd" in host.groups:
         port = host[EtcdSettings].client_port
@@ -146,6 +145,7 @@ def _world(host: PlatformHost, *, headscale: bool, upstreams: bool) -> Iterator[
         yield Service(
             name, "headscale", "phoenix-headscale.service", "http", address, host[WorldSettings].headscale_port, "https", "/health"
         )
+        yield Service(name, "way-in", "tailscaled.service")
 
 
 def _kafka(host: PlatformHost, address: str) -> Iterator[Service]:

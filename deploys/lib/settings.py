@@ -465,8 +465,6 @@ class TailscaleSettings(ServiceSettings):
     """Where the control server answers."""
     ca_file: str | None = Field(default=None, pattern=r"^/")
     """Authorities that the control server's certificate may be of, a file on the host; None takes the system's."""
-    address: Address | None = None
-    """The host's address in the tailnet; None is host_address, which it is where the other hosts come by the tailnet alone."""
     port: Port
     """UDP."""
     clients: list[str]
@@ -491,6 +489,8 @@ class WorldSettings(ServiceSettings):
     headscale_port: Port = 8443
     headscale_stun_port: Port = 3478
     """UDP."""
+    operator_address: Address | None = None
+    """From where an operator comes into the tailnet by way of the world; None lets nobody in."""
 
 
 SERVICES: dict[str, type[ServiceSettings]] = {

@@ -79,10 +79,10 @@ def tags(name: str, groups: Iterable[str]) -> list[str]:
 
 
 def address(settings: Callable[[type[ServiceSettings]], ServiceSettings]) -> str:
-    """The address that a host has to have in the tailnet: the declared one, else the one at which the others reach it."""
-    own, host = settings(TailscaleSettings), settings(HostSettings)
-    assert isinstance(own, TailscaleSettings) and isinstance(host, HostSettings)  # noqa: S101 - for the type checker
-    return own.address or host.address
+    """The address that a host has to have in the tailnet: the one at which the others reach it."""
+    host = settings(HostSettings)
+    assert isinstance(host, HostSettings)  # noqa: S101 - for the type checker
+    return host.address
 
 
 def rules(members: Sequence[Member]) -> list[tuple[list[str], list[str]]]:

@@ -14,11 +14,11 @@ from psycopg.conninfo import make_conninfo
 from deploys.lib import region2
 from deploys.lib.pki import CERTIFICATE_SECRET
 from deploys.lib.secrets import SecretStore
-from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings
+from deploys.lib.settings import EtcdSettings, HostSettings, Platform, PlatformHost, PostgresqlSettings, WorldSettings
 from ops import lifecycle
 from ops.errors import Refused
 from tests.drills import network
-from tests.drills.machines import DrillError, Machine, wait_for_none
+from tests.drills.machines import DrillError, Machine, Relay, wait_for_none
 
 TLS = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
 WRITER = "architect"
@@ -50,14 +50,19 @@ class Cluster:
     def of(cls, platform: Platform) -> Cluster:
         """The cluster of the first host of group `postgresql`. Raises Refused for hosts that are no machines of the lab."""
         lifecycle.lab_machines(platform)
+        relay = _relay(platform)
+
+        def made(host: PlatformHost) -> Machine:
+            return Machine(host.name, host[HostSettings].address, _underlay(host), relay if "tailscale" in host.groups else None)
+
         hosts = platform.group("postgresql")
         settings = hosts[0][PostgresqlSettings]
         members = [host for host in hosts if host[PostgresqlSettings].cluster_name == settings.cluster_name]
         return cls(
             platform,
-            tuple(map(_machine, members)),
-            tuple(map(_machine, platform.group("etcd"))),
-            tuple(map(_machine, platform.hosts.values())),
+            tuple(map(made, members)),
+            tuple(map(made, platform.group("etcd"))),
+            tuple(map(made, platform.hosts.values())),
             settings,
         )
 
@@ -221,8 +226,14 @@ class Ways:
         return [self.to(member) for member in self._cluster.members]
 
 
-def _machine(host: PlatformHost) -> Machine:
-    return Machine(host.name, host[HostSettings].address)
+def _underlay(host: PlatformHost) -> str:
+    return str(host.data["ssh_hostname"])
+
+
+def _relay(platform: Platform) -> Relay | None:
+    """The world relays what the machines of a tailnet cannot send straight."""
+    world = platform.group("world")
+    return Relay(_underlay(world[0]), world[0][WorldSettings].headscale_port) if world else None
 
 
 def _at_once(ask: Any, machines: tuple[Machine, ...]) -> list[Any]:

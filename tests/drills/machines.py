@@ -16,11 +16,28 @@ class DrillError(Exception):
 
 
 @dataclass(frozen=True)
+class Relay:
+    """The machine of the lab that passes on a tailnet's packets which cannot go straight: its underlay address, and a TCP port.
+
+    It is also the way by which this computer comes into the tailnet: that is UDP, as all that goes straight is.
+    """
+
+    underlay: str
+    port: int
+
+
+@dataclass(frozen=True)
 class Machine:
-    """One machine of the lab, by name. `address` is its IPv4 address."""
+    """One machine of the lab, by name.
+
+    `address` is the IPv4 address at which the others reach its services, `underlay` the one that its cable has; without a tailnet, and so
+    without a relay, they are one.
+    """
 
     name: str
     address: str
+    underlay: str
+    relay: Relay | None = None
 
     def run(self, script: str, *, stdin: str = "", timeout_s: float = 60, check: bool = True) -> str:
         """What the shell `script` prints, run as root inside the machine by way of its namespaces (no SSH, no network).

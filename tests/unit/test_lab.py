@@ -60,6 +60,7 @@ def test_the_hosts_end_of_every_cable_fits_the_kernels_limit(other: Lab) -> None
 
 def test_two_labs_share_nothing(other: Lab) -> None:
     assert other.address(VPS1) == "10.99.0.11"
+    assert (other.tailnet_address(VPS1), Lab().tailnet_address(VPS1)) == ("100.99.0.11", "100.66.0.11")
     assert other.table != Lab().table
     assert other.nspawn_name("vps1") != Lab().nspawn_name("vps1")
 

@@ -171,12 +171,18 @@ def test_a_host_opens_the_ports_of_its_groups_and_no_others(entered: dict[str, A
 NETWORKS = {"host_ssh_networks": ["192.0.2.0/24", "2001:db8::/32"], "host_service_networks": ["10.66.0.0/24", "fd7a:115c::/48"]}
 
 
+@pytest.mark.parametrize("way_in", ["", "192.0.2.1"])
 @pytest.mark.parametrize("entered", [(None, NETWORKS)], indirect=True)
-def test_nftables_takes_the_rules_and_drops_by_default(entered: dict[str, Any], tmp_path: Path) -> None:
+def test_nftables_takes_the_rules_and_drops_by_default(entered: dict[str, Any], way_in: str, tmp_path: Path) -> None:
     rules = tmp_path / "firewall.nft"
     rules.write_text(
         template(
-            "base/firewall.nft.j2", cfg=hosts.settings(HostSettings), limits=firewall.per_client(), udp=[41641], tailnet="100.64.0.0/10"
+            "base/firewall.nft.j2",
+            cfg=hosts.settings(HostSettings),
+            limits=firewall.per_client(),
+            udp=[41641],
+            tailnet="100.64.0.0/10",
+            way_in=way_in,
         )()
     )
     text = rules.read_text()
@@ -187,6 +193,8 @@ def test_nftables_takes_the_rules_and_drops_by_default(entered: dict[str, Any], 
     assert "ip saddr 10.66.0.0/24 tcp dport 8008 ct state new add @ip_8008 { ip saddr ct count over 50 } drop" in text
     assert 'iifname != "tailscale0" ip saddr 100.64.0.0/10 drop' in text
     assert "udp dport { 41641 } accept" in text
+    assert ('ip saddr 192.0.2.1 oifname "tailscale0" accept' in text) is bool(way_in)
+    assert ("masquerade" in text) is bool(way_in)
     assert "flush ruleset" not in text  # other tables are other people's
     if (nft := shutil.which("nft", path="/usr/sbin:/usr/bin")) is None:
         pytest.skip("nft is not installed here")

@@ -47,6 +47,11 @@ def test_a_host_reaches_what_its_groups_need_and_nothing_else(source: str, desti
     assert allowed(source, destination, port) is may
 
 
+def test_an_operator_reaches_everything_and_gets_no_address_of_a_host() -> None:
+    assert {"src": ["tag:phoenix-operator"], "dst": ["tag:phoenix-tailscale:*"], "action": "accept"} in policy(pools=False)["acls"]
+    assert not any("operator" in target for attribute in policy(pools=True)["nodeAttrs"] for target in attribute["target"])
+
+
 def test_every_tag_of_a_rule_has_an_owner() -> None:
     found = policy(pools=True)
     used = {source for rule in found["acls"] for source in rule["src"]}
@@ -57,7 +62,7 @@ def test_every_tag_of_a_rule_has_an_owner() -> None:
 
 def test_the_vendors_policy_gives_every_host_its_declared_address() -> None:
     pools = {attribute["target"][0]: attribute["ipPool"] for attribute in policy(pools=True)["nodeAttrs"]}
-    assert pools["tag:phoenix-host-vps2"] == ["100.64.0.12/32"]
+    assert pools["tag:phoenix-host-vps2"] == ["100.66.0.12/32"]
     assert "nodeAttrs" not in policy(pools=False)
 
 
