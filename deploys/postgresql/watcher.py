@@ -1,13 +1,15 @@
-"""The watcher: what Patroni does not notice, a server that is there and serves nobody, is ended, so that the standby takes over."""
+"""The watcher: what Patroni does not notice, a server that is there and serves nobody, is ended, so that the standby takes over; and what
+would make that wait, etcd's leader on the database leader's host, is moved."""
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api import deploy
 
 from deploys import tls
 from deploys.lib import hosts
 from deploys.lib.operations import File, files, service, template
-from deploys.lib.settings import ROOT, HostSettings, PostgresqlSettings
+from deploys.lib.settings import ROOT, EtcdSettings, HostSettings, PostgresqlSettings
 from deploys.postgresql import patroni
 
 PROGRAM = "/usr/local/lib/phoenix/watcher.py"
@@ -31,6 +33,7 @@ def watcher() -> None:
                     address=own,
                     program=PROGRAM,
                     tls=tls,
+                    etcd=hosts.settings(EtcdSettings).client_port if "etcd" in host.groups else 0,
                 ),
             ),
         ],

@@ -122,6 +122,26 @@ class Cluster:
         command = f"curl -s --max-time {timeout_s} {TLS} {shlex.join(options)} {url}"
         return member.run(command, check=False, timeout_s=timeout_s + 2)
 
+    def etcd_leader(self) -> Machine:
+        """The machine whose member leads etcd, by its own account. Raises DrillError for none."""
+        for machine in self.etcd:
+            status = self._ask_etcd(machine, "status", {})
+            if status["leader"] == status["header"]["member_id"]:
+                return machine
+        raise DrillError("no member of etcd leads")
+
+    def lead_etcd(self, machine: Machine) -> None:
+        """The member on `machine` leads etcd from now on. Raises DrillError."""
+        number = self._ask_etcd(machine, "status", {})["header"]["member_id"]
+        self._ask_etcd(self.etcd_leader(), "transfer-leadership", {"targetID": number})
+
+    def _ask_etcd(self, machine: Machine, what: str, body: dict[str, str]) -> dict[str, Any]:
+        url = f"https://127.0.0.1:{self.etcd_ports[0]}/v3/maintenance/{what}"
+        data = shlex.quote(json.dumps(body))
+        return dict(
+            json.loads(machine.run(f"curl -s --fail-with-body --max-time {_ASK_S} {TLS} --data {data} {url}", timeout_s=_ASK_S + 2))
+        )
+
     def problems(self) -> list[str]:
         """What keeps the cluster from being whole: one leader, all others streaming synchronously and with every logical slot that a
         failover needs, every etcd healthy, no cable cut."""

@@ -6,11 +6,13 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,3 +135,46 @@ def test_a_process_number_in_the_pid_file_that_is_somebody_else_s_is_not_the_ser
     (tmp_path / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n")
     assert watcher.postmaster(tmp_path) is None
     assert watcher.postmaster(tmp_path / "nothing") is None
+
+
+class Leads(watcher.Apart):
+    """Asks nobody: a member `a` of etcd is here, `b` and `c` are elsewhere, and `off` does not answer."""
+
+    def __init__(self, *, etcd: str, database: str, members: int = 2, off: tuple[str, ...] = (), learners: tuple[str, ...] = ()) -> None:
+        super().__init__(("127.0.0.1", 2379), ("192.0.2.1", 8008), ssl.create_default_context())
+        self._etcd_leader, self._off, self.moved = etcd, off, list[str]()
+        self._cluster = [{"name": "other", "host": "192.0.2.9", "role": "replica"}] * (members - 1)
+        self._cluster.append({"name": "one", "host": database, "role": "leader"})
+        self._members: list[dict[str, Any]] = [
+            {"ID": name, "name": name, "clientURLs": [f"https://{name}:2379"], "isLearner": name in learners} for name in "abc"
+        ]
+
+    def _ask(self, peer: watcher.Peer, path: str, body: dict[str, str] | None = None) -> Any:
+        if peer[0] in self._off:
+            raise TimeoutError
+        if path == "/v3/maintenance/transfer-leadership":
+            self.moved.append((body or {})["targetID"])
+        return {
+            "/v3/maintenance/status": {"header": {"member_id": "a"}, "leader": self._etcd_leader},
+            "/v3/cluster/member/list": {"members": self._members},
+            "/cluster": {"members": self._cluster},
+        }.get(path)
+
+
+@pytest.mark.parametrize(
+    ("leads", "moved"),
+    [
+        (Leads(etcd="a", database="192.0.2.1"), ["b"]),
+        (Leads(etcd="b", database="192.0.2.1"), []),
+        (Leads(etcd="a", database="192.0.2.9"), []),
+        (Leads(etcd="a", database="192.0.2.1", members=1), []),
+        (Leads(etcd="a", database="192.0.2.1", off=("b",)), ["c"]),
+        (Leads(etcd="a", database="192.0.2.1", learners=("b",)), ["c"]),
+        (Leads(etcd="a", database="192.0.2.1", off=("b", "c")), []),
+        (Leads(etcd="a", database="192.0.2.1", off=("192.0.2.1",)), []),
+    ],
+)
+def test_one_host_does_not_keep_both_leads(leads: Leads, moved: list[str]) -> None:
+    leads.look(watcher.ASK_S)
+    leads.look(watcher.ASK_S + 1)  # not asked again so soon
+    assert leads.moved == moved
