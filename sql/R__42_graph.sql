@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION phoenix.graph_edge(type text, from_label text, from_i
                                                 'distinct', distinct_by, 'properties', properties));
 
 CREATE OR REPLACE FUNCTION phoenix.graph_key(element jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     RETURN coalesce(element ->> 'id', concat_ws('|', element ->> 'from', element ->> 'to', element ->> 'edge', element ->> 'distinct'));
 COMMENT ON FUNCTION phoenix.graph_key IS 'The key of its events: id of a node, from|to|type of an edge, with what tells it apart behind it';
 
@@ -111,6 +111,8 @@ CREATE OR REPLACE TRIGGER keep_current_task_since_update BEFORE UPDATE OF curren
     FOR EACH ROW WHEN (NEW.current_task IS DISTINCT FROM OLD.current_task) EXECUTE FUNCTION phoenix.keep_current_task_since();
 
 -- ---------------------------------------------------------------------------------------------------------------- events
+-- SQL functions are put into the statements that call them, if what they call is as stable as they say; else each call plans them anew,
+-- which costs more than all the rest. Expressions are cheaper than statements, too: sent := f(), not PERFORM f().
 -- Row by row, as AFTER triggers, so that seq is taken under the row's lock. UPDATE OF names the graph's columns only: a heartbeat or a vote
 -- does not even call the function. What an update leaves as it was sends nothing. A transition table would hold every embedding of a bulk
 -- load a second time, and would cost each heartbeat a copy of its row.
@@ -126,6 +128,12 @@ BEGIN
         EXECUTE format($f$
             CREATE OR REPLACE FUNCTION phoenix.%1$I() RETURNS trigger
                 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+            DECLARE
+                -- The elements that the row stood for, and those that it stands for, each by its key.
+                before jsonb := '{}';
+                after  jsonb := '{}';
+                one    record;
+                sent   bigint;
             BEGIN
                 IF TG_OP = 'TRUNCATE' THEN
                     PERFORM phoenix.emit('graph.changed', 'graph', phoenix.graph_key(e), jsonb_build_object('op', 'delete') || (e - 'properties'))
@@ -133,13 +141,17 @@ BEGIN
                     RETURN NULL;
                 END IF;
                 IF TG_OP <> 'INSERT' THEN
-                    PERFORM phoenix.emit('graph.changed', 'graph', phoenix.graph_key(e), jsonb_build_object('op', 'delete') || (e - 'properties'))
-                    FROM %2$s e WHERE TG_OP = 'DELETE' OR phoenix.graph_key(e) NOT IN (SELECT phoenix.graph_key(n) FROM %3$s n);
+                    SELECT coalesce(jsonb_object_agg(phoenix.graph_key(e), e), '{}') INTO before FROM %2$s e;
                 END IF;
                 IF TG_OP <> 'DELETE' THEN
-                    PERFORM phoenix.emit('graph.changed', 'graph', phoenix.graph_key(e), jsonb_build_object('op', 'upsert') || e)
-                    FROM %3$s e WHERE TG_OP = 'INSERT' OR e NOT IN (SELECT o FROM %2$s o);
+                    SELECT coalesce(jsonb_object_agg(phoenix.graph_key(e), e), '{}') INTO after FROM %3$s e;
                 END IF;
+                FOR one IN SELECT key, value - 'properties' AS element FROM jsonb_each(before) WHERE after -> key IS NULL LOOP
+                    sent := phoenix.emit('graph.changed', 'graph', one.key, jsonb_build_object('op', 'delete') || one.element);
+                END LOOP;
+                FOR one IN SELECT key, value AS element FROM jsonb_each(after) WHERE before -> key IS DISTINCT FROM value LOOP
+                    sent := phoenix.emit('graph.changed', 'graph', one.key, jsonb_build_object('op', 'upsert') || one.element);
+                END LOOP;
                 RETURN NULL;
             END
             $$
