@@ -16,4 +16,4 @@ stream_session_timeout_ms = 6000
 # Events written at once, at most, and how long the first of them waits for more. PostgreSQL commits for every batch, so it gets fewer and
 # larger ones (the heartbeats of 1,000 agents take 2% of a core; 11% with 20 ms); what Redis and Neo4j hold is looked at at once.
 stream_batch_events = 500
-stream_linger_ms = {"postgres": 200, "redis": 2, "neo4j": 5}
+stream_linger_ms = {"postgres": 200, "redis": 2, "neo4j": 2}

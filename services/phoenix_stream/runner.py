@@ -1,8 +1,8 @@
 """Kafka on one side, a sink on the other: reads, decodes, applies, sets aside, commits; keeps order, loses nothing.
 
-The order of things is the promise. A batch is applied; then its dead letters are with the brokers for good; then its offsets are committed.
-Killed at any moment, the worker reads again what was not committed, and sinks are idempotent. One thread does it all, so that events of one
-partition are applied in their order.
+The order of things is the promise. A batch is applied; then its dead letters are with the brokers for good; then its offsets are committed,
+a few times a second, because each commit costs the brokers as much as a batch. Killed at any moment, the worker reads again what was not
+committed, and sinks are idempotent. One thread does it all, so that events of one partition are applied in their order.
 
 While the store is away the batch is kept, all partitions are paused (nothing more is fetched) and the consumer is polled on, so that it
 stays in its group.
@@ -28,6 +28,7 @@ from phoenix_stream.sink import Event, Rejected, Sink, Unavailable
 
 POLL_S = 0.25
 PING_EVERY_S = 5.0
+COMMIT_EVERY_S = 0.25
 
 
 class Letters(Protocol):
@@ -84,6 +85,9 @@ class Runner:
         self._held: list[_Item] = []
         self._next: dict[tuple[str, int], int] = {}
         """The offset after the last one applied, of each partition that is ours."""
+        self._committed: dict[tuple[str, int], int] = {}
+        """What of it the brokers were told."""
+        self._committed_at = 0.0
         self._store_asked_at = 0.0
         self._store_up = False
         for topic in sink.topics:
@@ -104,14 +108,16 @@ class Runner:
 
     def run(self) -> None:
         """Work until stop(). Raises KafkaException when the consumer cannot go on; nothing is lost by starting anew."""
-        self._consumer.subscribe(list(self._sink.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+        self._consumer.subscribe(list(self._sink.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         try:
             while not self._stopping:
                 self._turned()
                 self._held += self._read()
                 if self._held:
                     self._deliver()
-                elif time.monotonic() - self._store_asked_at >= PING_EVERY_S:
+                    continue
+                self._commit()
+                if time.monotonic() - self._store_asked_at >= PING_EVERY_S:
                     self._ping()
         except Stopped:
             journal.write("stopped while the store was away", held=len(self._held))
@@ -184,7 +190,9 @@ class Runner:
             said.throttled(
                 "set aside", topic=first.topic(), partition=first.partition(), offset=first.offset(), reason=reason, together=len(letters)
             )
-        self._commit(batch)
+        for item in batch:
+            self._next[str(item.message.topic()), int(item.message.partition() or 0)] = int(item.message.offset() or 0) + 1
+        self._commit()
         self._count(batch, rejected, applied_at)
         del self._held[: len(batch)]
         self._metrics.held.set(len(self._held) if self._paused else 0)
@@ -202,26 +210,32 @@ class Runner:
             middle = len(events) // 2
             return self._apply(events[:middle]) + self._apply(events[middle:])
 
-    def _commit(self, batch: Sequence[_Item]) -> None:
-        offsets: dict[tuple[str, int], int] = {}
-        for item in batch:
-            offsets[str(item.message.topic()), int(item.message.partition() or 0)] = int(item.message.offset() or 0) + 1
-        self._next |= offsets
+    def _commit(self, *, now: bool = False) -> None:
+        """Commit what was applied since the last time, when it is time to. With `now` everything, and the brokers' word is waited for."""
+        if not now and time.monotonic() - self._committed_at < COMMIT_EVERY_S:
+            return
+        known = {} if now else self._committed
+        offsets = [TopicPartition(*one, offset) for one, offset in self._next.items() if offset > known.get(one, 0)]
+        if not offsets:
+            return
+        self._committed_at = time.monotonic()
+        self._committed = dict(self._next)
         try:
-            self._consumer.commit(offsets=[TopicPartition(*one, offset) for one, offset in offsets.items()], asynchronous=True)
+            self._consumer.commit(offsets=offsets, asynchronous=not now)
         except KafkaException as error:  # they come again, which is all there is to it
             self._metrics.commit_failures.inc()
             said.throttled("commit failed", reason=error)
 
     def _count(self, batch: Sequence[_Item], rejected: dict[tuple[str, int, int], str], applied_at: datetime) -> None:
         name, counts = self._sink.name, dict[tuple[str, str], int]()
+        delays = {topic: self._metrics.end_to_end.labels(name, topic) for topic in {str(item.message.topic()) for item in batch}}
         for item in batch:
             topic = str(item.message.topic())
             good = item.event is not None and (topic, item.event.partition, item.event.offset) not in rejected
             counts[topic, "applied" if good else "rejected"] = counts.get((topic, "applied" if good else "rejected"), 0) + 1
             if good and item.event is not None:
                 took = (applied_at - item.event.occurred_at).total_seconds()
-                self._metrics.end_to_end.labels(name, topic).observe(max(0.0, took))
+                delays[topic].observe(max(0.0, took))
         for (topic, outcome), number in counts.items():
             self._metrics.events.labels(name, topic, outcome).inc(number)
 
@@ -278,12 +292,18 @@ class Runner:
             positions |= {(p.topic, p.partition): max(0, p.offset) for p in consumer.committed(partitions, timeout=5)}
         except KafkaException as error:  # only the lag is told wrongly, until the first batch
             said.throttled("committed offsets unknown", reason=error)
-        self._next = positions
+        self._next, self._committed = positions, dict(positions)
         self._tell_partitions()
         journal.write("partitions assigned", partitions=len(partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """They are another's now, who begins with what we committed; what is held of them must not be applied after that."""
+        """They will be another's, who begins with what we have committed."""
+        if not self._stopping:
+            self._commit(now=True)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """They are another's now; what is held of them must not be applied after that."""
         gone = {(p.topic, p.partition) for p in partitions}
         self._held = [item for item in self._held if (item.message.topic(), item.message.partition()) not in gone]
         self._next = {one: offset for one, offset in self._next.items() if one not in gone}
@@ -297,11 +317,6 @@ class Runner:
 
     def _leave(self) -> None:
         """Commit for good what was applied, and close."""
-        try:
-            if offsets := [TopicPartition(*one, offset) for one, offset in self._next.items() if offset > 0]:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
-        except KafkaException as error:
-            self._metrics.commit_failures.inc()
-            said.throttled("last commit failed", reason=error)
+        self._commit(now=True)
         self._consumer.close()
         self._sink.close()
