@@ -112,9 +112,11 @@ def archive(answers: str) -> Commands:
     if host.get_fact(facts.PathStates, paths=[ARCHIVE]):
         return
     findings.report("Neo4j has no archive of its classes")
+    # A server that had one, which somebody removed, writes none at its end; the next one does.
+    served = f"for j in $(seq 240); do {answers} >/dev/null 2>&1 && break; sleep 0.5; done"
     yield (
-        f"systemctl restart neo4j.service && test -s {ARCHIVE} || {{ echo 'Neo4j wrote no {ARCHIVE}: look at its disk.' >&2; exit 1; }}; "
-        f"for i in $(seq 240); do {answers} >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
+        f"for i in 1 2; do systemctl restart neo4j.service; {served}; test -s {ARCHIVE} && exit 0; done; "
+        f"echo 'Neo4j writes no {ARCHIVE}: look at its disk.' >&2; exit 1"
     )
 
 

@@ -19,8 +19,10 @@ PORT = 18081
 EXPORTER = 9100
 """A port that the policy opens to the watchers and to nobody else."""
 CLIENT = """
-import http.client, time
-there = http.client.HTTPConnection("{address}", {port}, timeout=30)
+import http.client, ssl, time
+context = ssl.create_default_context(cafile="/etc/phoenix/tls/ca.crt")
+context.load_cert_chain("/etc/phoenix/tls/host.crt", "/etc/phoenix/tls/host.key")
+there = http.client.HTTPSConnection("{address}", {port}, timeout=30, context=context)
 there.connect()
 one = there.sock
 for _ in range(20):
@@ -96,35 +98,21 @@ def test_tailscaled_has_no_rights_but_the_networks(members: list[PlatformHost], 
     assert host.check_output(f"awk '/^CapBnd/ {{print $2}}' /proc/{pid}/status") == "0000000000003000"
 
 
-def serve(host: Host, to: str, port: int) -> None:
-    """Something that answers there, for as long as the test needs it."""
-    host.check_output(
-        f"systemd-run --quiet --collect --unit=phoenix-test-tailnet-{port} python3 -m http.server {port} -p HTTP/1.1 --bind {to}"
-    )
-    host.check_output(f"for i in $(seq 50); do curl -s -o /dev/null {to}:{port} && exit 0; sleep 0.1; done; exit 1")
-
-
-@pytest.fixture
-def exporter(members: list[PlatformHost], on: On) -> Iterator[str]:
-    """Something at the first host's address in the tailnet, where its exporter would be."""
-    host = on(members[0].name)
-    serve(host, address(members[0]), EXPORTER)
-    yield address(members[0])
-    host.run(f"systemctl stop phoenix-test-tailnet-{EXPORTER}")
-
-
 @pytest.fixture
 def listener(members: list[PlatformHost], on: On) -> Iterator[str]:
     """Something on the last host, at a port that its firewall opens to the tailnet and no rule of the policy names."""
     host = on(members[-1].name)
+    to = address(members[-1])
     host.check_output(f"nft insert rule inet phoenix input iifname tailscale0 tcp dport {PORT} accept")
-    serve(host, address(members[-1]), PORT)
-    yield address(members[-1])
+    host.check_output(f"systemd-run --quiet --collect --unit=phoenix-test-tailnet-{PORT} python3 -m http.server {PORT} --bind {to}")
+    host.check_output(f"for i in $(seq 50); do curl -s -o /dev/null {to}:{PORT} && exit 0; sleep 0.1; done; exit 1")
+    yield to
     host.run(f"systemctl stop phoenix-test-tailnet-{PORT}; systemctl restart phoenix-firewall")
 
 
 @pytest.mark.changes
-def test_the_policy_lets_through_what_it_names_and_nothing_else(members: list[PlatformHost], on: On, exporter: str, listener: str) -> None:
+def test_the_policy_lets_through_what_it_names_and_nothing_else(members: list[PlatformHost], on: On, listener: str) -> None:
+    exporter = address(members[0])
     watchers = {member.name for member in members if "monitoring" in member.groups}
     for member in members[1:]:
         assert connects(on(member.name), exporter, EXPORTER) == (member.name in watchers), f"from {member.name}"
@@ -143,11 +131,11 @@ def test_the_store_has_every_identity(members: list[PlatformHost], secrets: Secr
 
 
 @pytest.mark.changes
-def test_a_restart_of_tailscaled_breaks_no_connection(members: list[PlatformHost], on: On, exporter: str) -> None:
+def test_a_restart_of_tailscaled_breaks_no_connection(members: list[PlatformHost], on: On) -> None:
     watcher = next(member for member in members if "monitoring" in member.groups)
     host = on(watcher.name)
     # A client that says something every half a second, over one connection.
-    program = CLIENT.format(address=exporter, port=EXPORTER)
+    program = CLIENT.format(address=address(members[0]), port=EXPORTER)
     host.check_output("systemd-run --quiet --collect --unit=phoenix-test-client python3 -c %s", program)
     wait(lambda: "asked" in host.check_output("journalctl -o cat -u phoenix-test-client -n 5").splitlines(), seconds=20)
     host.check_output("systemctl restart tailscaled")
