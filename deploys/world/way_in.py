@@ -47,7 +47,7 @@ def _shared() -> TailscaleSettings:
 @operation()
 def joined() -> Commands:
     """The world has a place in the tailnet, with the tags of an operator; its key is made here, used once, and gone."""
-    tags = [source for source in _shared().operators if source.startswith("tag:")]
+    tags = sorted(source for source in _shared().operators if source.startswith("tag:"))
     script = f"{CLIENT} status --json --peers=false | python3 -c {shlex.quote(tailscale.TAGS)} {shlex.join(tags)}"
     if not host.get_fact(facts.Output, script=script).endswith(facts.FAILED):
         return
