@@ -81,8 +81,9 @@ def neo4j() -> None:
         problem=f"Neo4j on {host.name} does not answer at {own}:{settings.port}: look at 'phoenix logs neo4j'.",
     )
     password(name="Neo4j takes the password")
-    graph.graph()
+    # Before anything asks it on schedule: this may stop it once.
     archive(name="The next start finds its classes", answers=answers)
+    graph.graph()
 
 
 @operation()
