@@ -167,6 +167,10 @@ if "connect" in groups:
     worker.worker()
     connector.connector()
     connect_watcher.watcher()
+if "kafka" in groups:
+    broker.archive()
+if "connect" in groups:
+    connector.archive()
 together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

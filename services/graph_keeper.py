@@ -3,6 +3,7 @@
 
     graph_keeper.py login|wait               whether Neo4j takes the password: ok, refused or away; wait up to two minutes for ok
     graph_keeper.py pending|migrate          files of sql/cypher/ that are not applied, as a JSON list; apply them
+    graph_keeper.py warm-up                  have Neo4j plan and run, on a row that is taken back, one statement of each kind that writes
     graph_keeper.py metrics|parity FILE      for the node exporter: what Neo4j holds; how it differs from PostgreSQL
     graph_keeper.py check|rebuild            the same and its repair, for a person: one JSON object on stdout, progress on stderr
     graph_keeper.py backup|backups|restore   a dump into the offsite repository, encrypted; list them; bring one back (the newest, or NAME)
@@ -388,6 +389,19 @@ def _alter(server: subprocess.Popen[bytes]) -> None:
             time.sleep(1)
 
 
+def warm_up() -> None:
+    """Have Neo4j load what changes need: of nodes and of edges, that come and that go. Waits for it first. Raises Failed."""
+    wait()
+    with neo4j() as driver:
+        for kind in (graph.NODES[0], graph.EDGES[0].type):
+            for there in (True, False):
+                graph.warm_up(driver, (kind, there), rounds=1)
+
+
+ORDERS = {"wait": wait, "migrate": migrate, "warm-up": warm_up, "backup": backup, "set-password": set_password}
+"""What takes no argument and says nothing."""
+
+
 def main(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     what, rest = (words[0] if words else ""), list(words[1:])
@@ -404,8 +418,8 @@ def main(words: Sequence[str]) -> int:
             print(json.dumps(backups()))
         elif what == "restore":
             restore(rest[0] if rest else None)
-        elif what in ("wait", "migrate", "backup", "set-password"):
-            {"wait": wait, "migrate": migrate, "backup": backup, "set-password": set_password}[what]()
+        elif what in ORDERS:
+            ORDERS[what]()
         else:
             print(__doc__, file=sys.stderr)
             return FAILED

@@ -10,12 +10,13 @@ from pyinfra.api import Host, deploy
 
 from deploys import base, exporters, tls
 from deploys.kafka import cluster
-from deploys.lib import artifacts, hosts, outbox, sizing
+from deploys.lib import artifacts, hosts, java, outbox, sizing
 from deploys.lib.operations import Directory, File, files, service, template, upload
 from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import ConnectSettings, GatewaySettings, PostgresqlSettings, SettingsError, of
 
-PACKAGES = ["openjdk-21-jre-headless"]
+PACKAGES = java.PACKAGES
+SERVICE = "phoenix-connect"
 USER = "phoenix-connect"
 HOME = "/opt/phoenix/connect"
 PLUGINS = "/opt/phoenix/connect-plugins"
@@ -93,11 +94,11 @@ def worker() -> None:
             File(SECRETS, _secrets, mode="600"),
             File(LOG4J, template("connect/log4j2.xml.j2")),
             File(JMX, template("connect/jmx.yml.j2")),
-            File(UNIT, template("connect/phoenix-connect.service.j2", cfg=settings, heap_mb=_heap_mb, worker=own)),
+            File(UNIT, template("connect/phoenix-connect.service.j2", cfg=settings, heap_mb=_heap_mb, worker=own, java=java)),
         ],
     )
     read = [CONFIG, SECRETS, LOG4J, JMX, UNIT, tls.CA, f"{HOME}/.phoenix-digest", f"{PLUGINS}/.phoenix-digest"]
-    service(name="Connect runs with this configuration", unit="phoenix-connect.service", restart_on=read)
+    service(name="Connect runs with this configuration", unit=f"{SERVICE}.service", restart_on=read)
 
 
 def _heap_mb() -> int:

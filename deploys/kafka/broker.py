@@ -14,12 +14,13 @@ from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import base, exporters, tls
 from deploys.kafka import cluster, users
-from deploys.lib import artifacts, facts, findings, generated, hosts, sizing
+from deploys.lib import artifacts, facts, findings, generated, hosts, java, sizing
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template, upload
 from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import HostSettings, KafkaSettings
 
-PACKAGES = ["openjdk-21-jre-headless"]
+PACKAGES = java.PACKAGES
+SERVICE = "phoenix-kafka"
 USER = "phoenix-kafka"
 HOME = "/opt/phoenix/kafka"
 CONFIGURATION = "/etc/phoenix-kafka"
@@ -77,7 +78,7 @@ def broker() -> None:
             ),
             File(LOG4J, template("kafka/log4j2.xml.j2")),
             File(JMX, template("kafka/jmx.yml.j2")),
-            File(UNIT, template("kafka/phoenix-kafka.service.j2", cfg=settings, heap_mb=_heap_mb, broker=own, tls=tls)),
+            File(UNIT, template("kafka/phoenix-kafka.service.j2", cfg=settings, heap_mb=_heap_mb, broker=own, java=java, tls=tls)),
         ],
     )
     # One after the other: the second joins the first, and a restart never takes two copies away.
@@ -131,18 +132,35 @@ def formatted() -> Commands:
 @operation()
 def runs() -> Commands:
     """The unit runs with what is on the disk now; after a start it is waited for until the broker serves."""
-    settings = hosts.settings(KafkaSettings)
     files_read = [CONFIG, LOG4J, JMX, UNIT, f"{HOME}/.phoenix-digest", *tls.ALL]
-    commands = list(service._inner(unit="phoenix-kafka.service", restart_on=files_read))
+    commands = list(service._inner(unit=f"{SERVICE}.service", restart_on=files_read))
     yield from commands
     if not commands:
         return
-    asked = f"curl -sf --max-time 5 http://127.0.0.1:{settings.metrics_port}/metrics"
-    running = f"{asked} | grep -q '^kafka_broker_state 3'"
-    # In a cluster of three: the partitions of this one have caught up before the next host stops its own.
-    caught_up = f"{asked} | grep -q '^kafka_replicas_underreplicatedpartitions 0'"
     late = f"Kafka on {host.name} does not serve within {START_S} s: look at 'phoenix logs kafka'."
     yield (
-        f"end=$(($(date +%s) + {START_S})); until {running} && {caught_up}; do "
+        f"end=$(($(date +%s) + {START_S})); until {_serves()}; do "
         f"test $(date +%s) -lt $end || {{ echo {shlex.quote(late)} >&2; exit 1; }}; sleep 0.5; done"
+    )
+
+
+def _serves() -> str:
+    """Shell that succeeds when the broker serves, and, in a cluster of three, its partitions have caught up: before that the next host must
+    not stop its own."""
+    asked = f"curl -sf --max-time 5 http://127.0.0.1:{hosts.settings(KafkaSettings).metrics_port}/metrics"
+    return f"{asked} | grep -q '^kafka_broker_state 3' && {asked} | grep -q '^kafka_replicas_underreplicatedpartitions 0'"
+
+
+def archive() -> None:
+    """The broker's next start finds its classes. Last in a deploy: clients that come back by themselves belong to what is noted."""
+    java.archived(
+        name="Kafka | The next start finds its classes",
+        unit=SERVICE,
+        user=USER,
+        jars=f"{HOME}/*",
+        collector="-XX:+UseSerialGC",
+        ready=_serves(),
+        seconds=START_S,
+        exercise="sleep 5",
+        _serial=True,
     )

@@ -95,8 +95,7 @@ def installed() -> None:
 
 @deploy("Graph")
 def graph() -> None:
-    """The graph has its constraints, and is measured, compared and backed up."""
-    migrations(name="Migrations of the graph applied")
+    """The graph is measured, compared and backed up."""
     names = [*TIMERS, *(["backup"] if backs_up(host) else [])]
     units_read(name="Units are known", units=[f"phoenix-graph-{name}.service" for name in names])
     for name in names:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import sys
 
 from pyinfra import context, host
 from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import base, exporters, tls
-from deploys.lib import artifacts, facts, findings, hosts, sizing, verify
+from deploys.lib import artifacts, facts, findings, hosts, java, sizing, verify
 from deploys.lib.operations import Commands, Directory, File, files, service, template, units_read, upload, write_command
 from deploys.lib.rendering import TEMPLATES
 from deploys.lib.settings import HostSettings, Neo4jSettings
 from deploys.neo4j import graph
 
-PACKAGES = ["openjdk-21-jre-headless", "python3-psycopg"]
+PACKAGES = [*java.PACKAGES, "python3-psycopg"]
+SERVICE = "neo4j"
 USER = "neo4j"
 HOME = "/opt/phoenix/neo4j"
 STATE = "/var/lib/neo4j"
@@ -31,8 +33,7 @@ INITIAL = f"{STATE}/data/dbms/auth.ini"
 SYSTEM = f"{STATE}/data/databases/system"
 """There from the first start on; Neo4j reads INITIAL only before."""
 ITERATIONS = 1024
-ARCHIVE = f"{STATE}/classes.jsa"
-"""The JVM's classes as it had them at its first orderly end."""
+START_S = 120
 
 
 def size() -> sizing.Neo4jSize:
@@ -57,7 +58,7 @@ def neo4j() -> None:
             *[Directory(f"{STATE}/{name}", USER, USER, "750") for name in ("data", "data/dbms", "logs", "plugins", "import")],
             File(
                 UNIT,
-                template("neo4j/neo4j.service.j2", home=HOME, config=CONFIG, state=STATE, user=USER, size=size, tls=tls, archive=ARCHIVE),
+                template("neo4j/neo4j.service.j2", server=sys.modules[__name__], size=size, java=java),
             ),
             File(
                 PASSWORD_UNIT,
@@ -70,19 +71,29 @@ def neo4j() -> None:
     units_read(name="systemd knows how a password is repaired", units=["neo4j-password.service"])
     service(
         name="Neo4j runs with this configuration",
-        unit="neo4j.service",
+        unit=f"{SERVICE}.service",
         restart_on=[CONF, UNIT, f"{HOME}/lib/.phoenix-digest", *tls.ALL],
     )
     answers = f"openssl s_client -connect {own}:{settings.port} -CAfile {tls.CA} -verify_return_error -brief </dev/null"
     verify.answers(
         name="Neo4j answers over TLS",
         script=answers,
-        seconds=120,
+        seconds=START_S,
         problem=f"Neo4j on {host.name} does not answer at {own}:{settings.port}: look at 'phoenix logs neo4j'.",
     )
     password(name="Neo4j takes the password")
-    # Before anything asks it on schedule: this may stop it once.
-    archive(name="The next start finds its classes", answers=answers)
+    graph.migrations(name="Migrations of the graph applied")
+    # Before anything asks it on schedule. Half of what a change needs is loaded when the first one is written.
+    java.archived(
+        name="The next start finds its classes",
+        unit=SERVICE,
+        user=USER,
+        jars=f"{HOME}/lib/*",
+        collector="-XX:+UseG1GC",
+        ready=answers,
+        seconds=START_S,
+        exercise=f"{graph.KEEPER} warm-up",
+    )
     graph.graph()
 
 
@@ -104,21 +115,6 @@ def credential(password: str, salt: bytes) -> str:
     for _ in range(ITERATIONS):
         digest = hashlib.sha256(digest).digest()
     return f"neo4j:SHA-256,{digest.hex()},{salt.hex()},{ITERATIONS}:"
-
-
-@operation()
-def archive(answers: str) -> Commands:
-    """The archive of classes is there: a server that is killed before it was ever stopped would start twice as slowly. `answers` is shell
-    that succeeds when Neo4j serves."""
-    if host.get_fact(facts.PathStates, paths=[ARCHIVE]):
-        return
-    findings.report("Neo4j has no archive of its classes")
-    # A server that had one, which somebody removed, writes none at its end; the next one does.
-    served = f"for j in $(seq 240); do {answers} >/dev/null 2>&1 && break; sleep 0.5; done"
-    yield (
-        f"for i in 1 2; do systemctl restart neo4j.service; {served}; test -s {ARCHIVE} && exit 0; done; "
-        f"echo 'Neo4j writes no {ARCHIVE}: look at its disk.' >&2; exit 1"
-    )
 
 
 @operation()

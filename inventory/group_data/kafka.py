@@ -26,5 +26,5 @@ kafka_topics = {
 
 # How long a broker may be silent before others take its partitions over, and how often it says that it is there. Kafka's own 9 s and 2 s
 # make a restart after a crash wait.
-kafka_session_timeout_ms = 3000
-kafka_heartbeat_interval_ms = 500
+kafka_session_timeout_ms = 2000
+kafka_heartbeat_interval_ms = 400

@@ -71,7 +71,7 @@ def strike(cluster: Cluster, part: Part, traffic: Traffic) -> float:
     kill(machine, part.unit)
     mark = part.acknowledged(traffic)
     return wait_until(
-        lambda: part.through(traffic) > mark, seconds=PATIENCE_S, what=f"{part.name} killed: a newer event comes through", every_s=0.05
+        lambda: part.through(traffic) > mark, seconds=PATIENCE_S, what=f"{part.name} killed: a newer event comes through", every_s=0.2
     )
 
 
