@@ -170,7 +170,7 @@ if "connect" in groups:
 if "kafka" in groups:
     broker.archive()
 if "connect" in groups:
-    connector.archive()
+    worker.archive()
 together(name="Together | Everything that Prometheus asks is there")
 if "monitoring" in groups:
     monitoring.prometheus()

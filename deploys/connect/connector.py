@@ -10,7 +10,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from deploys import tls
 from deploys.connect import worker
 from deploys.kafka import cluster
-from deploys.lib import facts, findings, hosts, java, outbox, verify
+from deploys.lib import facts, findings, hosts, outbox, verify
 from deploys.lib.operations import Commands, refusal
 from deploys.lib.settings import ConnectSettings, PostgresqlSettings, of
 
@@ -43,29 +43,10 @@ def connector() -> None:
     configured(name="Connector as described")
     verify.answers(
         name="Connector and task run",
-        script=_runs(),
+        script=f"{CURL} {url()}/status | python3 -c '{_RUNS}'",
         seconds=START_S,
         problem=f"The connector {outbox.CONNECTOR} on {host.name} does not run: see 'phoenix logs connect', and {url()}/status there.",
     )
-
-
-def archive() -> None:
-    """Connect's next start finds its classes, those of a running connector among them."""
-    java.archived(
-        name="Connect | The next start finds its classes",
-        unit=worker.SERVICE,
-        user=worker.USER,
-        jars=f"{worker.HOME}/*",
-        collector="-XX:+UseSerialGC",
-        ready=_runs(),
-        seconds=START_S,
-        exercise="sleep 5",
-    )
-
-
-def _runs() -> str:
-    """Shell that succeeds when connector and task run."""
-    return f"{CURL} {url()}/status | python3 -c '{_RUNS}'"
 
 
 _RUNS = (

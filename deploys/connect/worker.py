@@ -97,8 +97,14 @@ def worker() -> None:
             File(UNIT, template("connect/phoenix-connect.service.j2", cfg=settings, heap_mb=_heap_mb, worker=own, java=java)),
         ],
     )
-    read = [CONFIG, SECRETS, LOG4J, JMX, UNIT, tls.CA, f"{HOME}/.phoenix-digest", f"{PLUGINS}/.phoenix-digest"]
+    java.noted(name="A worker without an archive of classes notes them", unit=SERVICE, user=USER, jars=HOME)
+    read = [CONFIG, SECRETS, LOG4J, JMX, UNIT, java.dropin(SERVICE), tls.CA, f"{HOME}/.phoenix-digest", f"{PLUGINS}/.phoenix-digest"]
     service(name="Connect runs with this configuration", unit=f"{SERVICE}.service", restart_on=read)
+
+
+def archive() -> None:
+    """The worker's next start finds its classes, those of a running connector among them."""
+    java.archived(name="Connect | The next start finds its classes", unit=SERVICE, user=USER, jars=HOME, collector="-XX:+UseSerialGC")
 
 
 def _heap_mb() -> int:

@@ -81,6 +81,7 @@ def broker() -> None:
             File(UNIT, template("kafka/phoenix-kafka.service.j2", cfg=settings, heap_mb=_heap_mb, broker=own, java=java, tls=tls)),
         ],
     )
+    java.noted(name="A broker without an archive of classes notes them", unit=SERVICE, user=USER, jars=HOME)
     # One after the other: the second joins the first, and a restart never takes two copies away.
     formatted(name="A node without data begins the cluster, or joins it", _serial=True)
     runs(name="Kafka runs with this configuration", _serial=True)
@@ -132,35 +133,23 @@ def formatted() -> Commands:
 @operation()
 def runs() -> Commands:
     """The unit runs with what is on the disk now; after a start it is waited for until the broker serves."""
-    files_read = [CONFIG, LOG4J, JMX, UNIT, f"{HOME}/.phoenix-digest", *tls.ALL]
+    settings = hosts.settings(KafkaSettings)
+    files_read = [CONFIG, LOG4J, JMX, UNIT, java.dropin(SERVICE), f"{HOME}/.phoenix-digest", *tls.ALL]
     commands = list(service._inner(unit=f"{SERVICE}.service", restart_on=files_read))
     yield from commands
     if not commands:
         return
+    asked = f"curl -sf --max-time 5 http://127.0.0.1:{settings.metrics_port}/metrics"
+    running = f"{asked} | grep -q '^kafka_broker_state 3'"
+    # In a cluster of three: the partitions of this one have caught up before the next host stops its own.
+    caught_up = f"{asked} | grep -q '^kafka_replicas_underreplicatedpartitions 0'"
     late = f"Kafka on {host.name} does not serve within {START_S} s: look at 'phoenix logs kafka'."
     yield (
-        f"end=$(($(date +%s) + {START_S})); until {_serves()}; do "
+        f"end=$(($(date +%s) + {START_S})); until {running} && {caught_up}; do "
         f"test $(date +%s) -lt $end || {{ echo {shlex.quote(late)} >&2; exit 1; }}; sleep 0.5; done"
     )
 
 
-def _serves() -> str:
-    """Shell that succeeds when the broker serves, and, in a cluster of three, its partitions have caught up: before that the next host must
-    not stop its own."""
-    asked = f"curl -sf --max-time 5 http://127.0.0.1:{hosts.settings(KafkaSettings).metrics_port}/metrics"
-    return f"{asked} | grep -q '^kafka_broker_state 3' && {asked} | grep -q '^kafka_replicas_underreplicatedpartitions 0'"
-
-
 def archive() -> None:
-    """The broker's next start finds its classes. Last in a deploy: clients that come back by themselves belong to what is noted."""
-    java.archived(
-        name="Kafka | The next start finds its classes",
-        unit=SERVICE,
-        user=USER,
-        jars=f"{HOME}/*",
-        collector="-XX:+UseSerialGC",
-        ready=_serves(),
-        seconds=START_S,
-        exercise="sleep 5",
-        _serial=True,
-    )
+    """The broker's next start finds its classes. Last in a deploy: what its clients have it load belongs to them."""
+    java.archived(name="Kafka | The next start finds its classes", unit=SERVICE, user=USER, jars=HOME, collector="-XX:+UseSerialGC")

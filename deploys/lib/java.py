@@ -1,12 +1,11 @@
 """Archives of classes: what a service's JVM made of its classes when it last read and checked them, so that its next start need not.
 
-Each is made by a deploy, out of a start that notes what it loads, and lies where the service can read it and not write it. It fits one JVM
-and one set of jars: where either is newer the JVM does without it, and the next deploy makes it anew. docs/decisions/0615.
+A service without one is started with a list of what it loads (`noted`, before its start). When it has done some of its work the archive is
+made from the list (`archived`), while the service goes on: its next start has it. An archive fits one JVM and one set of jars; where either
+is newer the JVM does without, and the next deploy makes it anew. docs/decisions/0615.
 """
 
 from __future__ import annotations
-
-import shlex
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
@@ -20,39 +19,54 @@ DIRECTORY = "/var/lib/phoenix-classes"
 
 
 def archive(unit: str) -> str:
-    """Where the archive of a unit's JVM is. A JVM that is told of one that is not there starts without."""
+    """Where the archive of a unit's JVM is; root's, so that the service cannot write it. A JVM that does not find it starts without."""
     return f"{DIRECTORY}/{unit}.jsa"
 
 
-@operation()
-def archived(unit: str, *, user: str, jars: str, collector: str, ready: str, seconds: int, exercise: str = "true") -> Commands:
-    """The archive of `unit` is there, and of its present JVM and jars. Making it takes the service down twice, for a moment each.
+def dropin(unit: str) -> str:
+    """What has a unit note its classes: there until it has an archive. A unit that is older than this is to be restarted."""
+    return f"/run/systemd/system/{unit}.service.d/classes.conf"
 
-    `jars` is the unit's class path, `directory/*`, and `collector` its JVM's option for a garbage collector. The shell `ready` succeeds
-    when the service serves, within `seconds`; `exercise` then has it do what belongs into the archive as well.
-    """
-    file = archive(unit)
-    # Newer: by the time at which it came to this host, not by that of its making.
-    judged = f"$(dirname $(readlink -f {JAVA}))/../lib/server/libjvm.so {jars.removesuffix('/*')}/.phoenix-digest"
-    fits = f'test -s {file} && test -z "$(find -L {judged} -cnewer {file})"'
-    if not host.get_fact(facts.Output, script=fits).endswith(facts.FAILED):
+
+def _work(unit: str) -> str:
+    return f"{DIRECTORY}/{unit}.work"
+
+
+def _fits(unit: str, jars: str) -> bool:
+    """Whether the archive is newer than the JVM and the jars, by the time at which they came to this host."""
+    judged = f"$(dirname $(readlink -f {JAVA}))/../lib/server/libjvm.so {jars}/.phoenix-digest"
+    script = f'test -s {archive(unit)} && test -z "$(find -L {judged} -cnewer {archive(unit)})"'
+    return not host.get_fact(facts.Output, script=script).endswith(facts.FAILED)
+
+
+@operation()
+def noted(unit: str, *, user: str, jars: str) -> Commands:
+    """A service that has no archive of its classes will start with a list of them. `jars` is the directory of its class path."""
+    if _fits(unit, jars) or not host.get_fact(facts.Output, script=f"test -e {dropin(unit)}").endswith(facts.FAILED):
         return
     findings.report(f"{unit} has no archive of its JVM's classes")
-    late = f"{unit} does not serve within {seconds} s while its classes are noted: look at 'journalctl -u {unit}' on {host.name}."
-    serves = (
-        f"end=$(($(date +%s) + {seconds})); until {{ {ready}; }} >/dev/null 2>&1; do "
-        f"test $(date +%s) -lt $end || {{ echo {shlex.quote(late)} >&2; exit 1; }}; sleep 0.5; done"
-    )
-    work, dropin = f"{DIRECTORY}/{unit}.work", f"/run/systemd/system/{unit}.service.d"
+    work = _work(unit)
     yield StringCommand(
-        f"set -e; install -d -m 755 {DIRECTORY}; rm -rf {work}; install -d -m 700 -o {user} {work}; install -d {dropin}; "
-        f"trap 'rm -rf {dropin}/classes.conf {work}; systemctl daemon-reload; systemctl start {unit}' EXIT; "
-        f"cat >{dropin}/classes.conf; systemctl daemon-reload; systemctl restart {unit}; "
-        f"{serves}; {exercise}; systemctl stop {unit}; "
-        # The JVM writes longer lines than it reads. As the service's user: what it noted is not to be believed by root.
-        f"sed -i '/.\\{{4000\\}}/d' {work}/list; "
-        f"runuser -u {user} -- {JAVA} -Xshare:dump {collector} -XX:SharedClassListFile={work}/list -XX:SharedArchiveFile={work}/new "
-        f"-Xlog:disable -Xlog:all=error:stderr -cp '{jars}' >/dev/null; install -m 644 {work}/new {file}.new; mv {file}.new {file}; "
-        f"rm -rf {dropin}/classes.conf; systemctl daemon-reload; systemctl start {unit}; {serves}",
+        f"set -e; install -d -m 755 {DIRECTORY}; rm -rf {work}; install -d -m 700 -o {user} {work}; "
+        f"install -d $(dirname {dropin(unit)}); cat >{dropin(unit)}; systemctl daemon-reload",
         _stdin=f"[Service]\nReadWritePaths={work}\nEnvironment=JDK_JAVA_OPTIONS=-XX:DumpLoadedClassList={work}/list\n",
+    )
+
+
+@operation()
+def archived(unit: str, *, user: str, jars: str, collector: str, exercise: str = "true") -> Commands:
+    """The archive of a service is there, of its present JVM and jars. `collector` is its JVM's option for a garbage collector; the shell
+    `exercise` first has the service do what belongs into the archive."""
+    if _fits(unit, jars):
+        return
+    findings.report(f"{unit} has no archive of its JVM's classes")
+    work = _work(unit)
+    yield (
+        # The service writes on, so the last line may be half of one; and a JVM writes longer lines than it reads.
+        f"set -e; {exercise}; sed -e '$d' -e '/.\\{{4000\\}}/d' {work}/list >{work}/wanted; chmod 644 {work}/wanted; "
+        # As the service's user: what it noted is not to be believed by root.
+        f"runuser -u {user} -- {JAVA} -Xshare:dump {collector} -XX:SharedClassListFile={work}/wanted -XX:SharedArchiveFile={work}/new "
+        f"-Xlog:disable -Xlog:all=error:stderr -cp '{jars}/*' >/dev/null; "
+        f"install -m 644 {work}/new {archive(unit)}.new; mv {archive(unit)}.new {archive(unit)}; "
+        f"rm -f {dropin(unit)}; systemctl daemon-reload; rm -rf {work}"
     )

@@ -33,7 +33,6 @@ INITIAL = f"{STATE}/data/dbms/auth.ini"
 SYSTEM = f"{STATE}/data/databases/system"
 """There from the first start on; Neo4j reads INITIAL only before."""
 ITERATIONS = 1024
-START_S = 120
 
 
 def size() -> sizing.Neo4jSize:
@@ -69,29 +68,28 @@ def neo4j() -> None:
     graph.installed()
     initial_password(name="The first start knows the password")
     units_read(name="systemd knows how a password is repaired", units=["neo4j-password.service"])
+    java.noted(name="A server without an archive of classes notes them", unit=SERVICE, user=USER, jars=f"{HOME}/lib")
     service(
         name="Neo4j runs with this configuration",
         unit=f"{SERVICE}.service",
-        restart_on=[CONF, UNIT, f"{HOME}/lib/.phoenix-digest", *tls.ALL],
+        restart_on=[CONF, UNIT, java.dropin(SERVICE), f"{HOME}/lib/.phoenix-digest", *tls.ALL],
     )
     answers = f"openssl s_client -connect {own}:{settings.port} -CAfile {tls.CA} -verify_return_error -brief </dev/null"
     verify.answers(
         name="Neo4j answers over TLS",
         script=answers,
-        seconds=START_S,
+        seconds=120,
         problem=f"Neo4j on {host.name} does not answer at {own}:{settings.port}: look at 'phoenix logs neo4j'.",
     )
     password(name="Neo4j takes the password")
     graph.migrations(name="Migrations of the graph applied")
-    # Before anything asks it on schedule. Half of what a change needs is loaded when the first one is written.
+    # Half of what a change needs is loaded when the first one is written.
     java.archived(
         name="The next start finds its classes",
         unit=SERVICE,
         user=USER,
-        jars=f"{HOME}/lib/*",
+        jars=f"{HOME}/lib",
         collector="-XX:+UseG1GC",
-        ready=answers,
-        seconds=START_S,
         exercise=f"{graph.KEEPER} warm-up",
     )
     graph.graph()

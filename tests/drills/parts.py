@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from deploys.lib import java
 from deploys.lib.settings import HostSettings, N8nSettings, Platform
+from deploys.n8n.n8n import workflows
 from tests.drills.cluster import TLS, Cluster
 from tests.drills.events import Traffic
 from tests.drills.machines import Machine, wait_until
@@ -75,9 +77,20 @@ def strike(cluster: Cluster, part: Part, traffic: Traffic) -> float:
     )
 
 
+JVMS = ("kafka", "connect", "neo4j")
+"""The parts that start from an archive of classes."""
+
+
+def finds_classes(cluster: Cluster, part: Part) -> bool:
+    """Whether the JVM that runs now has mapped the archive of its classes: not one that was started before there was one."""
+    machine = cluster.machine(cluster.platform.group(part.group)[0].name)
+    return java.archive(part.unit) in machine.run(f"cat /proc/$(systemctl show -P MainPID {part.unit})/maps")
+
+
 def n8n_ready(platform: Platform, machine: Machine) -> bool:
     """Whether n8n says that it is ready and has all workflows active."""
     host = platform.group("n8n")[0]
     url = f"https://{host[HostSettings].address}:{host[N8nSettings].port}"
     said = machine.run(f"curl -s --max-time 5 {TLS} {url}/healthz/readiness {url}/metrics", check=False)
-    return '"ok"' in said and "n8n_active_workflow_count 3" in said
+    active = f"n8n_active_workflow_count {len(workflows(host[N8nSettings]))}"
+    return '"ok"' in said and active in said.splitlines()

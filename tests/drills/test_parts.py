@@ -13,7 +13,7 @@ from deploys.lib.settings import ROOT, Platform
 from tests.drills.cluster import Cluster, Ways
 from tests.drills.events import Stores, Traffic, settled
 from tests.drills.machines import wait_until
-from tests.drills.parts import PARTS, kill, n8n_ready, strike
+from tests.drills.parts import JVMS, PARTS, finds_classes, kill, n8n_ready, strike
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,8 @@ def test_nothing_is_lost_whatever_is_killed(cluster: Cluster, ways: Ways, stores
         for part in PARTS.values():
             took = strike(cluster, part, traffic)
             print(f"{part.name} killed: a new event after {took:.1f} s")
+            if part.name in JVMS:
+                assert finds_classes(cluster, part)
         traffic.rest()
         took = settled(traffic)
         print(f"{traffic.number} changes, {len(traffic.figures)} figures; all of them where they belong {took:.1f} s later")
