@@ -23,7 +23,7 @@ PLUGINS = "/opt/phoenix/connect-plugins"
 CONFIGURATION = "/etc/phoenix-connect"
 CONFIG, LOG4J, JMX, SECRETS = (f"{CONFIGURATION}/{name}" for name in ("worker.properties", "log4j2.xml", "jmx.yml", "secrets.properties"))
 AGENT = f"{HOME}/jmx_prometheus_javaagent-1.0.1.jar"
-UNIT = "/etc/systemd/system/phoenix-connect.service"
+UNIT = f"/etc/systemd/system/{SERVICE}.service"
 
 
 def members() -> list[Host]:

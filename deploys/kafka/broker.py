@@ -31,7 +31,7 @@ META = f"{DATA}/meta.properties"
 """What formatting leaves on the node's disk: its number and the cluster's name."""
 KEYSTORE = "/run/phoenix-kafka/keystore.pem"
 AGENT = f"{HOME}/jmx_prometheus_javaagent-1.0.1.jar"
-UNIT = "/etc/systemd/system/phoenix-kafka.service"
+UNIT = f"/etc/systemd/system/{SERVICE}.service"
 START_S = 90
 """How long a broker may take to be there: it reads its logs first when it was killed."""
 
