@@ -28,6 +28,7 @@ from deploys.lib.settings import ROOT, MonitoringSettings, Platform, PlatformHos
 CA, CERTIFICATE, KEY = (f"/etc/phoenix/tls/{name}" for name in ("ca.crt", "host.crt", "host.key"))
 IS_LEADER = "cd / && runuser -u postgres -- psql -XAtqc 'SELECT pg_is_in_recovery()'"
 LEADER_S = 60
+Tell = Callable[[str, str, str], subprocess.CompletedProcess[str]]
 CURL = f"curl -s --max-time 10 --cacert {CA} --cert {CERTIFICATE} --key {KEY}"
 
 
@@ -76,6 +77,16 @@ def ssh_config(platform: Platform) -> Iterator[Path]:
 def on(ssh_config: Path) -> Callable[[str], Host]:
     """`on("vps1")` is that host, as root."""
     return lambda name: testinfra.get_host(f"ssh://{name}", ssh_config=str(ssh_config), sudo=False)
+
+
+@pytest.fixture(scope="session")
+def tell(ssh_config: Path) -> Tell:
+    """`tell("vps1", script, text)`: the finished script there, as root, with `text` on its stdin, which no list of processes shows."""
+
+    def run(name: str, script: str, text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["ssh", "-F", str(ssh_config), name, script], input=text, capture_output=True, text=True, check=False)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -156,14 +167,14 @@ def psql(leader: Callable[[], Host]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def psql_as(leader: Callable[[], Host], secrets: SecretStore) -> Callable[..., Any]:
+def psql_as(leader: Callable[[], Host], tell: Tell, secrets: SecretStore) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`psql_as("monitor", "SELECT 1")`: the finished psql command as that login on the leader, over TCP and TLS with its password."""
 
-    def ask(role: str, sql: str, *, database: str = "phoenix", sslmode: str = "verify-full") -> Any:
-        # psql finds the password in its environment, and the script on stdin.
+    def ask(role: str, sql: str, *, database: str = "phoenix", sslmode: str = "verify-full") -> subprocess.CompletedProcess[str]:
+        # psql finds the password in its environment, and the script in the rest of stdin.
         login = f"host=127.0.0.1 dbname={database} user={role} sslmode={sslmode} sslrootcert={CA}"
-        script = f"read -r PGPASSWORD && export PGPASSWORD && psql -XAtq -v ON_ERROR_STOP=1 {shlex.quote(login)} -f -"
-        return leader().run("printf '%%s\\n' %s %s | sh -c %s", secrets.get(f"postgresql/{role}"), sql, script)
+        script = f"read -r PGPASSWORD && export PGPASSWORD && exec psql -XAtq -v ON_ERROR_STOP=1 {shlex.quote(login)} -f -"
+        return tell(leader().backend.get_hostname(), script, f"{secrets.get(f'postgresql/{role}')}\n{sql}\n")
 
     return ask
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import DrillSettings, HostSettings, Platform
 from tests.hosts.conftest import Prometheus
 
@@ -209,15 +208,6 @@ def test_prometheus_has_the_figures(passed: dict[str, Any], prometheus: Promethe
     assert prometheus.value(f"phoenix_drill_success{here}") == 1
     assert abs(prometheus.value(f"phoenix_drill_rpo_seconds{here}") - passed["rpo_seconds"]) < 0.01
     assert prometheus.query('ALERTS{alertname=~"Drill.*", alertstate="firing"}') == []
-
-
-def test_no_secret_is_on_show(passed: dict[str, Any], driller: Driller, secrets: SecretStore) -> None:
-    assert passed["ok"]
-    password = secrets.get("postgresql/drill")
-    assert driller.host.run("journalctl -q --no-pager --grep %s -n 1 -o cat", password).stdout == ""
-    found = driller.host.run("grep -rlF -- %s /etc /usr/local /var/lib/phoenix-drill 2>/dev/null", password).stdout.split()
-    assert found == ["/etc/phoenix-drill/password"]
-    assert driller.host.file("/etc/phoenix-drill/password").mode == 0o600
 
 
 @pytest.mark.changes

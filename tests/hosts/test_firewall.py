@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from testinfra.host import Host
@@ -10,6 +11,7 @@ from testinfra.host import Host
 from deploys.firewall import CONNECTIONS_PER_CLIENT
 from deploys.lib.services import services
 from deploys.lib.settings import HostSettings, Platform, PlatformHost
+from tests.hosts.conftest import CURL
 
 On = Callable[[str], Host]
 ANSWER_S = 2
@@ -27,6 +29,12 @@ def all_reachable(host: Host, there: Iterable[tuple[str, int]]) -> set[tuple[str
         f"{{ timeout {ANSWER_S} bash -c '</dev/tcp/{address}/{port}' 2>/dev/null && echo {address} {port}; }} &" for address, port in there
     )
     return {(line.split()[0], int(line.split()[1])) for line in host.check_output(f"{tries} wait").splitlines()}
+
+
+def reached_by(on: On, hosts: Iterable[PlatformHost], there: Iterable[tuple[str, int]]) -> dict[str, set[tuple[str, int]]]:
+    """Of each host, by its name, which of the addresses and ports accept it; what is closed costs all of them ANSWER_S together."""
+    with ThreadPoolExecutor() as pool:
+        return dict(pool.map(lambda host: (host.name, all_reachable(on(host.name), there)), hosts))
 
 
 def others(platform: Platform, name: str) -> list[PlatformHost]:
@@ -57,7 +65,7 @@ def test_declared_services_can_be_reached(platform: Platform, on: On) -> None:
     declared = {(service.address, service.port): service.host for service in services(platform) if service.port and service.name != "ssh"}
     assert declared
     ours = [host for host in platform.hosts.values() if "world" not in host.groups]
-    reached = {host.name: all_reachable(on(host.name), declared) for host in ours}
+    reached = reached_by(on, ours, declared)
     inside = {there for there in declared if there[0] in {host[HostSettings].address for host in ours}}
     assert set(declared) - set().union(*reached.values()) == set()
     # Most of them by another host: what a host reaches only on itself would not have crossed any firewall.
@@ -104,19 +112,22 @@ time.sleep(30)
 """Holds connections that say nothing, up to a count; ends when two in a row are not accepted."""
 
 
-@pytest.mark.parametrize("port", [PATRONI, 9187, 9188])
-def test_one_peer_without_a_secret_cannot_fill_a_service(platform: Platform, on: On, vps1: Host, port: int) -> None:
-    address = platform.hosts["vps1"][HostSettings].address
-    peer = next(on(other.name) for other in others(platform, "vps1") if reachable(on(other.name), address, port))
-    unit = f"phoenix-test-hold-{port}"
-    peer.check_output(f"systemd-run --quiet --collect --unit={unit} python3 -c %s {address} {port} {CONNECTIONS_PER_CLIENT + 10}", HOLD)
+def test_one_peer_without_a_secret_cannot_fill_a_service(platform: Platform, on: On, vps1: Host) -> None:
+    address, ports = platform.hosts["vps1"][HostSettings].address, (PATRONI, 9187, 9188)
+    let_in = reached_by(on, others(platform, "vps1"), [(address, port) for port in ports])
+    holders = {port: on(next(name for name, reached in let_in.items() if (address, port) in reached)) for port in ports}
+    for port, peer in holders.items():
+        unit = f"--unit=phoenix-test-hold-{port}"
+        peer.check_output(f"systemd-run --quiet --collect {unit} python3 -c %s {address} {port} {CONNECTIONS_PER_CLIENT + 10}", HOLD)
     try:
-        said = peer.check_output(f"for i in $(seq 100); do journalctl -o cat -u {unit} -n 1 | grep -x '[0-9]*' && exit 0; sleep 0.2; done")
-        # Patroni lets go of who says nothing, so that there the limit may never be reached.
-        assert port == PATRONI or CONNECTIONS_PER_CLIENT // 2 < int(said) <= CONNECTIONS_PER_CLIENT
-        # To others it still answers.
-        own = "--cacert /etc/phoenix/tls/ca.crt --cert /etc/phoenix/tls/host.crt --key /etc/phoenix/tls/host.key"
-        url = f"https://{address}:{port}/{'health' if port == PATRONI else 'metrics'}"
-        assert vps1.check_output(f"curl -s -m 10 -o /dev/null -w '%{{http_code}}' {own} {url}") == "200"
+        for port, peer in holders.items():
+            said = f"journalctl -o cat -u phoenix-test-hold-{port} -n 1 | grep -x '[0-9]*'"
+            held = int(peer.check_output(f"for i in $(seq 100); do {said} && exit 0; sleep 0.2; done"))
+            # Patroni lets go of who says nothing, so that there the limit may never be reached.
+            assert port == PATRONI or CONNECTIONS_PER_CLIENT // 2 < held <= CONNECTIONS_PER_CLIENT
+            # To others it still answers.
+            url = f"https://{address}:{port}/{'health' if port == PATRONI else 'metrics'}"
+            assert vps1.check_output(f"{CURL} -o /dev/null -w '%{{http_code}}' {url}") == "200"
     finally:
-        peer.run(f"systemctl stop {unit}")
+        for port, peer in holders.items():
+            peer.run(f"systemctl stop phoenix-test-hold-{port}")

@@ -212,17 +212,6 @@ def test_a_superuser_is_not_found_by_the_look_up(on: On, members: list[PlatformH
     assert superuser(host, owner) == "f|f"
 
 
-@pytest.mark.parametrize("login", ["architect", "samurai_agent", "public_api"])
-def test_no_password_of_a_client_lies_on_a_gateway(on: On, gateways: list[PlatformHost], secrets: SecretStore, login: str) -> None:
-    for gateway in gateways:
-        # Flyway's is there because the host is a database host as well.
-        search = "grep -rlF --exclude=flyway.conf -f - /etc /run/pgbouncer /run/haproxy /usr/local /var/lib/haproxy /opt 2>/dev/null; true"
-        found = on(gateway.name).run("printf '%%s\\n' %s | sh -c %s", secrets.get(f"postgresql/{login}"), search)
-        assert found.stdout.strip() == "", f"{gateway.name}: {found.stdout}"
-        own = on(gateway.name).run("printf '%%s\\n' %s | sh -c %s", secrets.get("postgresql/pgbouncer"), search)
-        assert own.stdout.split() == ["/etc/pgbouncer/userlist.txt"], "the search finds what is there"
-
-
 def test_haproxy_listens_on_the_loopback_address_only(on: On, gateways: list[PlatformHost]) -> None:
     for gateway in gateways:
         settings = gateway[GatewaySettings]
@@ -289,6 +278,7 @@ def test_what_one_client_sets_for_its_session_is_gone_before_the_next(connect: C
     assert shared, "the two never had the same session of the database, so nothing was shown"
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_are_served_by_few_sessions(
     on: On, gateways: list[PlatformHost], members: list[PlatformHost], parameters: Callable[..., dict[str, Any]]
 ) -> None:

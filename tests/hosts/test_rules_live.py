@@ -62,16 +62,13 @@ def live_rules(prometheus: Any) -> list[dict[str, Any]]:
     return [rule for group in prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
 
 
-def test_every_rule_is_evaluated_without_error(live_rules: list[dict[str, Any]]) -> None:
-    broken = {rule["name"]: rule.get("lastError") for rule in live_rules if rule["health"] == "err"}
-    assert not broken
+def test_every_rule_is_evaluated_without_error(prometheus: Any, live_rules: list[dict[str, Any]]) -> None:
+    assert {rule["name"]: rule.get("lastError") for rule in live_rules if rule["health"] == "err"} == {}
+    for rule in live_rules:
+        if rule["health"] == "unknown":  # its first turn has not come yet
+            prometheus.query(rule["query"])  # asserts success
     named = {"DatabaseDown", "DatabaseConnectionsHigh", "ConsciousnessBelowThreshold", "TaskBacklogGrowing", "Watchdog"}
     assert named <= {rule["name"] for rule in live_rules}
-
-
-def test_every_rule_s_expression_can_be_executed(prometheus: Any, live_rules: list[dict[str, Any]]) -> None:
-    for rule in live_rules:
-        prometheus.query(rule["query"])  # asserts success
 
 
 @pytest.mark.parametrize("dashboard", dashboards.DASHBOARDS, ids=lambda one: one.uid)
@@ -124,14 +121,16 @@ def _questions() -> list[runbooks.Command]:
 
 
 def test_the_questions_of_the_runbooks_can_be_asked_to_the_database(leader: Callable[[], Host]) -> None:
-    """Every statement of a runbook that only reads is executed."""
-    host = leader()
+    """Every statement of a runbook that only reads is executed, in one session."""
+    asked = []
     for one in _questions():
         if one.sql.startswith(READS) and not re.search(r"pg_terminate|pg_cancel|pg_drop|pg_switch", one.sql):
-            role = ["-c", f"SET ROLE {one.words[one.words.index('--role') + 1]}"] if "--role" in one.words else []
-            words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "phoenix", *role, "-c", one.sql]
-            done = host.run("cd / && " + shlex.join(words))
-            assert done.succeeded, f"{one.page}: {one.sql}: {done.stderr}"
+            role = one.words[one.words.index("--role") + 1] if "--role" in one.words else "postgres"
+            asked += ["-c", f"SET ROLE {role}", "-c", one.sql]
+    assert len(asked) > 40
+    words = ["runuser", "-u", "postgres", "--", "psql", "-XAtq", "--echo-errors", "-v", "ON_ERROR_STOP=1", "-d", "phoenix", *asked]
+    done = leader().run("cd / && " + shlex.join(words))
+    assert done.succeeded, done.stderr
 
 
 def test_the_questions_of_the_runbooks_can_be_asked_to_prometheus(prometheus: Any) -> None:

@@ -117,14 +117,6 @@ def test_metrics_are_for_the_platform_only(host: Host, member: PlatformHost) -> 
         assert refused.failed, "without a certificate"
 
 
-def test_passwords_are_in_no_argument_environment_or_readable_file(host: Host, secrets: SecretStore) -> None:
-    passwords = [secrets.get(name) for name in ("kafka/worker", "redis/worker", "postgresql/stream")]
-    shown = host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'; true")
-    assert not any(password in shown for password in passwords)
-    readable = host.check_output("find /etc/phoenix-stream -name '*.password' -perm /077")
-    assert readable == ""
-
-
 def test_workers_are_nobody_else_and_confined(host: Host, member: PlatformHost) -> None:
     users = set()
     for sink in streams.ports(member[StreamSettings]):

@@ -55,11 +55,6 @@ def test_key_is_readable_for_root_and_its_group_only(vps1: Host) -> None:
     assert (key.user, key.group, key.mode) == ("root", "phoenix-tls", 0o640)
 
 
-def test_the_authority_s_key_is_on_no_host(vps1: Host, secrets: SecretStore) -> None:
-    line = secrets.get("tls/ca.key").splitlines()[1]
-    assert vps1.run("grep -rlF -- %s /etc /opt /var/lib /root /home 2>/dev/null", line).stdout == ""
-
-
 @pytest.mark.changes
 def test_an_old_certificate_is_renewed_and_taken_over(
     vps1: Host, platform: Platform, secrets: SecretStore, phoenix: Callable[..., subprocess.CompletedProcess[str]]
