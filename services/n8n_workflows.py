@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ def bring(config: dict[str, Any]) -> None:
     before = inputs(config)
     n8n(config, "import:credentials", f"--input={credentials_file(config)}", said="Successfully imported")
     n8n(config, "import:workflow", "--separate", f"--input={config['workflows']}", said="Successfully imported")
-    for name in ids(config)["workflows"]:
-        n8n(config, "publish:workflow", f"--id={name}", said="Publishing workflow")
+    with ThreadPoolExecutor(2) as pool:  # each is a start of n8n, on one core
+        list(pool.map(lambda name: n8n(config, "publish:workflow", f"--id={name}", said="Publishing workflow"), ids(config)["workflows"]))
     new = stamp.with_suffix(".new")
     new.write_text(json.dumps({"inputs": before, "state": state(config)}) + "\n")
     new.replace(stamp)

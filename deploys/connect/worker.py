@@ -24,6 +24,7 @@ CONFIGURATION = "/etc/phoenix-connect"
 CONFIG, LOG4J, JMX, SECRETS = (f"{CONFIGURATION}/{name}" for name in ("worker.properties", "log4j2.xml", "jmx.yml", "secrets.properties"))
 AGENT = f"{HOME}/jmx_prometheus_javaagent-1.0.1.jar"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
+JVM = java.Jvm(SERVICE, USER, jars=HOME)
 
 
 def members() -> list[Host]:
@@ -97,14 +98,14 @@ def worker() -> None:
             File(UNIT, template("connect/phoenix-connect.service.j2", cfg=settings, heap_mb=_heap_mb, worker=own, java=java)),
         ],
     )
-    java.noted(name="A worker without an archive of classes notes them", unit=SERVICE, user=USER, jars=HOME)
-    read = [CONFIG, SECRETS, LOG4J, JMX, UNIT, java.dropin(SERVICE), tls.CA, f"{HOME}/.phoenix-digest", f"{PLUGINS}/.phoenix-digest"]
+    java.noted(name="A worker without an archive of classes notes them", jvm=JVM)
+    read = [CONFIG, SECRETS, LOG4J, JMX, UNIT, JVM.dropin, tls.CA, f"{HOME}/.phoenix-digest", f"{PLUGINS}/.phoenix-digest"]
     service(name="Connect runs with this configuration", unit=f"{SERVICE}.service", restart_on=read)
 
 
 def archive() -> None:
     """The worker's next start finds its classes, those of a running connector among them."""
-    java.archived(name="Connect | The next start finds its classes", unit=SERVICE, user=USER, jars=HOME, collector="-XX:+UseSerialGC")
+    java.archived(name="Connect | The next start finds its classes", jvm=JVM)
 
 
 def _heap_mb() -> int:

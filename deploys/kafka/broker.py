@@ -32,6 +32,7 @@ META = f"{DATA}/meta.properties"
 KEYSTORE = "/run/phoenix-kafka/keystore.pem"
 AGENT = f"{HOME}/jmx_prometheus_javaagent-1.0.1.jar"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
+JVM = java.Jvm(SERVICE, USER, jars=HOME)
 START_S = 90
 """How long a broker may take to be there: it reads its logs first when it was killed."""
 
@@ -81,7 +82,7 @@ def broker() -> None:
             File(UNIT, template("kafka/phoenix-kafka.service.j2", cfg=settings, heap_mb=_heap_mb, broker=own, java=java, tls=tls)),
         ],
     )
-    java.noted(name="A broker without an archive of classes notes them", unit=SERVICE, user=USER, jars=HOME)
+    java.noted(name="A broker without an archive of classes notes them", jvm=JVM)
     # One after the other: the second joins the first, and a restart never takes two copies away.
     formatted(name="A node without data begins the cluster, or joins it", _serial=True)
     runs(name="Kafka runs with this configuration", _serial=True)
@@ -134,7 +135,7 @@ def formatted() -> Commands:
 def runs() -> Commands:
     """The unit runs with what is on the disk now; after a start it is waited for until the broker serves."""
     settings = hosts.settings(KafkaSettings)
-    files_read = [CONFIG, LOG4J, JMX, UNIT, java.dropin(SERVICE), f"{HOME}/.phoenix-digest", *tls.ALL]
+    files_read = [CONFIG, LOG4J, JMX, UNIT, JVM.dropin, f"{HOME}/.phoenix-digest", *tls.ALL]
     commands = list(service._inner(unit=f"{SERVICE}.service", restart_on=files_read))
     yield from commands
     if not commands:
@@ -152,4 +153,4 @@ def runs() -> Commands:
 
 def archive() -> None:
     """The broker's next start finds its classes. Last in a deploy: what its clients have it load belongs to them."""
-    java.archived(name="Kafka | The next start finds its classes", unit=SERVICE, user=USER, jars=HOME, collector="-XX:+UseSerialGC")
+    java.archived(name="Kafka | The next start finds its classes", jvm=JVM)

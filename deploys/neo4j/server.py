@@ -28,6 +28,7 @@ STATE = "/var/lib/neo4j"
 CONFIG = "/etc/neo4j"
 CONF = f"{CONFIG}/neo4j.conf"
 UNIT = f"/etc/systemd/system/{SERVICE}.service"
+JVM = java.Jvm(SERVICE, USER, jars=f"{HOME}/lib", collector="-XX:+UseG1GC")
 PASSWORD_UNIT = "/etc/systemd/system/neo4j-password.service"  # noqa: S105 - a path
 INITIAL = f"{STATE}/data/dbms/auth.ini"
 SYSTEM = f"{STATE}/data/databases/system"
@@ -61,18 +62,18 @@ def neo4j() -> None:
             ),
             File(
                 PASSWORD_UNIT,
-                template("neo4j/neo4j-password.service.j2", keeper=graph, state=STATE, user=USER, size=size, home=HOME),
+                template("neo4j/neo4j-password.service.j2", keeper=graph, server=sys.modules[__name__], size=size),
             ),
         ],
     )
     graph.installed()
     initial_password(name="The first start knows the password")
     units_read(name="systemd knows how a password is repaired", units=["neo4j-password.service"])
-    java.noted(name="A server without an archive of classes notes them", unit=SERVICE, user=USER, jars=f"{HOME}/lib")
+    java.noted(name="A server without an archive of classes notes them", jvm=JVM)
     service(
         name="Neo4j runs with this configuration",
         unit=f"{SERVICE}.service",
-        restart_on=[CONF, UNIT, java.dropin(SERVICE), f"{HOME}/lib/.phoenix-digest", *tls.ALL],
+        restart_on=[CONF, UNIT, JVM.dropin, f"{HOME}/lib/.phoenix-digest", *tls.ALL],
     )
     answers = f"openssl s_client -connect {own}:{settings.port} -CAfile {tls.CA} -verify_return_error -brief </dev/null"
     verify.answers(
@@ -84,14 +85,7 @@ def neo4j() -> None:
     password(name="Neo4j takes the password")
     graph.migrations(name="Migrations of the graph applied")
     # Half of what a change needs is loaded when the first one is written.
-    java.archived(
-        name="The next start finds its classes",
-        unit=SERVICE,
-        user=USER,
-        jars=f"{HOME}/lib",
-        collector="-XX:+UseG1GC",
-        exercise=f"{graph.KEEPER} warm-up",
-    )
+    java.archived(name="The next start finds its classes", jvm=JVM, exercise=f"{graph.KEEPER} warm-up")
     graph.graph()
 
 

@@ -11,7 +11,7 @@ stream_metrics_port = 9195
 
 # How long the brokers wait for a worker that has gone silent before another host's may take its partitions. A worker that is restarted
 # keeps them, so this counts only when a host is lost. The brokers allow no less than 6 s (group.min.session.timeout.ms).
-stream_session_timeout_ms = 6000
+stream_session_timeout_ms = 20000
 
 # Events written at once, at most, and how long the first of them waits for more. PostgreSQL commits for every batch, so it gets fewer and
 # larger ones (the heartbeats of 1,000 agents take 2% of a core; 11% with 20 ms); what Redis and Neo4j hold is looked at at once.

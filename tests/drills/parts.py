@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deploys.lib import java
+from deploys.connect import worker
+from deploys.kafka import broker
 from deploys.lib.settings import HostSettings, N8nSettings, Platform
 from deploys.n8n.n8n import workflows
+from deploys.neo4j import server
 from tests.drills.cluster import TLS, Cluster
 from tests.drills.events import Traffic
 from tests.drills.machines import Machine, wait_until
@@ -77,14 +79,14 @@ def strike(cluster: Cluster, part: Part, traffic: Traffic) -> float:
     )
 
 
-JVMS = ("kafka", "connect", "neo4j")
+JVMS = {"kafka": broker.JVM, "connect": worker.JVM, "neo4j": server.JVM}
 """The parts that start from an archive of classes."""
 
 
 def finds_classes(cluster: Cluster, part: Part) -> bool:
     """Whether the JVM that runs now has mapped the archive of its classes: not one that was started before there was one."""
     machine = cluster.machine(cluster.platform.group(part.group)[0].name)
-    return java.archive(part.unit) in machine.run(f"cat /proc/$(systemctl show -P MainPID {part.unit})/maps")
+    return JVMS[part.name].archive in machine.run(f"cat /proc/$(systemctl show -P MainPID {part.unit})/maps")
 
 
 def n8n_ready(platform: Platform, machine: Machine) -> bool:
