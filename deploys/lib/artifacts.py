@@ -17,10 +17,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from ops import bootstrap
+
+_SIGNATURE = re.compile(r"META-INF/[^/]+\.(SF|RSA|DSA|EC)", re.IGNORECASE)
 
 
 class ArtifactError(Exception):
@@ -122,9 +125,9 @@ def _need_go(program: GoProgram) -> None:
 
 
 def jars(pom: Path) -> Path:
-    """A directory with the jars of `pom`, exactly those of `jars.sha256` beside it. Raises ArtifactError."""
+    """A directory with the jars of `pom`, exactly those of `jars.sha256` beside it but for their signatures. Raises ArtifactError."""
     pins = pom.with_name("jars.sha256").read_text(encoding="utf-8")
-    key = hashlib.sha256(pom.read_bytes() + pins.encode()).hexdigest()[:16]
+    key = hashlib.sha256(b"unsigned" + pom.read_bytes() + pins.encode()).hexdigest()[:16]
     directory = cache() / "jars" / f"{pom.parent.name}-{key}"
     if directory.exists():
         return directory
@@ -147,8 +150,24 @@ def _resolve(pom: Path, pins: str, directory: Path) -> Path:
         differing = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         shutil.rmtree(partial)
         raise ArtifactError(f"{pom}: {', '.join(differing)} are not what jars.sha256 pins: find out why before you trust the repository.")
+    for path in partial.glob("*.jar"):
+        unsign(path)
     partial.rename(directory)
     return directory
+
+
+def unsign(jar: Path) -> None:
+    """Remove the signatures of a jar that is known by its digest. A JVM checks each class of a signed jar whenever it loads one, and keeps
+    none of them in an archive of classes (docs/decisions/0616)."""
+    with zipfile.ZipFile(jar) as signed:
+        if not any(map(_SIGNATURE.fullmatch, signed.namelist())):
+            return
+        new = jar.with_suffix(".unsigned")
+        with zipfile.ZipFile(new, "w") as unsigned:
+            for entry in signed.infolist():
+                if not _SIGNATURE.fullmatch(entry.filename):
+                    unsigned.writestr(entry, signed.read(entry))
+    new.replace(jar)
 
 
 def archive(pins: Path) -> Path:
