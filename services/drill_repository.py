@@ -94,7 +94,7 @@ class Repository:
 
     def newest_backup(self, before_lsn: str) -> Backup:
         """The newest sound backup that ended before an LSN. Raises DrillFailed when the repository cannot be read or has none."""
-        said = json.loads(self._ask("--io-timeout=10", "--output=json", "info"))
+        said = json.loads(self._ask("--io-timeout=5", "--output=json", "info"))
         for entry in said:
             for repository in entry["repo"]:
                 if repository["status"]["code"] == _OTHER_ERROR:

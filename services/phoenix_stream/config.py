@@ -46,7 +46,7 @@ class Batches:
     events: int = BATCH
     linger_ms: int = 5
     first_s: float = 0.1
-    most_s: float = 1.0
+    most_s: float = 0.5
 
 
 @dataclass(frozen=True)

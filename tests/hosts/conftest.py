@@ -23,7 +23,7 @@ from testinfra.host import Host
 
 from deploys.lib import region2
 from deploys.lib.secrets import SecretStore
-from deploys.lib.settings import ROOT, MonitoringSettings, Platform, PlatformHost, load
+from deploys.lib.settings import ROOT, HostSettings, MonitoringSettings, Platform, PlatformHost, load
 
 CA, CERTIFICATE, KEY = (f"/etc/phoenix/tls/{name}" for name in ("ca.crt", "host.crt", "host.key"))
 IS_LEADER = "cd / && runuser -u postgres -- psql -XAtqc 'SELECT pg_is_in_recovery()'"
@@ -215,6 +215,13 @@ class Prometheus:
 def prometheus(on: Callable[[str], Host], platform: Platform) -> Prometheus:
     (member,) = platform.group("monitoring")
     return Prometheus(on(member.name), member)
+
+
+@pytest.fixture
+def received(world: Host, platform: Platform) -> Callable[[], list[dict[str, Any]]]:
+    """Alerts that the receiver has got so far."""
+    address = platform.hosts["world"][HostSettings].address
+    return lambda: list(json.loads(world.check_output(f"curl -sf http://{address}:9099/alerts"))["alerts"])
 
 
 @pytest.fixture(scope="session")

@@ -156,7 +156,6 @@ class Mending:
 @pytest.fixture(scope="module")
 def mending(phoenix: Phoenix, vps1: Host, psql: Callable[..., str]) -> Mending:
     """Break everything above at once, look with drift, mend with one deploy, look again."""
-    deploy(phoenix)
     start = psql(START)
     for fault in ON_THE_HOST.values():
         vps1.check_output(fault.break_it)

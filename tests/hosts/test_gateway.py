@@ -332,7 +332,8 @@ def test_a_reload_of_haproxy_cuts_no_session(on: On, gateways: list[PlatformHost
 
 @pytest.mark.changes
 def test_the_look_up_is_repaired_when_somebody_changed_it(on: On, members: list[PlatformHost], phoenix: Callable[..., Any]) -> None:
-    host = on(leader(on, members))
+    leading = leader(on, members)
+    host = on(leading)
     superuser(
         host,
         "GRANT USAGE ON SCHEMA gateway TO PUBLIC; CREATE OR REPLACE FUNCTION gateway.login(wanted text) "
@@ -340,8 +341,8 @@ def test_the_look_up_is_repaired_when_somebody_changed_it(on: On, members: list[
         "'SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid WHERE rolname = wanted'",
     )
     assert superuser(host, "SELECT count(*) FROM gateway.login('replicator')") == "1"
-    assert "gateways cannot look up logins" in phoenix("drift").stdout
-    assert phoenix("deploy", "--json").returncode == 0
+    assert "gateways cannot look up logins" in phoenix("drift", leading).stdout
+    assert phoenix("deploy", leading).returncode == 0
     assert superuser(host, "SELECT count(*) FROM gateway.login('replicator')") == "0"
     assert superuser(host, "SELECT count(*) FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'gateway' AND a.grantee = 0") == "0"
 

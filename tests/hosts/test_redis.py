@@ -245,20 +245,20 @@ def _answers(client: Any) -> bool:
 
 @pytest.mark.changes
 @pytest.mark.slow
-def test_what_somebody_changed_is_named_and_undone_without_a_restart(server: Host, admin: Any, phoenix: Callable[..., Any]) -> None:
+def test_what_somebody_changed_is_named_and_undone_without_a_restart(
+    member: PlatformHost, server: Host, admin: Any, phoenix: Callable[..., Any]
+) -> None:
     before = pid(server)
     admin.execute_command("ACL", "SETUSER", "intruder", "on", "nopass", "~*", "+@all")
     admin.execute_command("ACL", "SETUSER", "agent", "+flushall")
     admin.config_set("maxmemory-policy", "allkeys-lru")
-    # As a renewal of the certificate does: the file is new.
-    server.check_output("touch /etc/phoenix/tls/host.crt")
-    found = phoenix("drift")
+    found = phoenix("drift", member.name)
     assert found.returncode == 3
     assert "Redis runs with another maxmemory-policy" in found.stdout + found.stderr
     assert "Redis has other users or rules than users.acl" in found.stdout + found.stderr
-    assert phoenix("deploy").returncode == 0
+    assert phoenix("deploy", member.name).returncode == 0
     assert admin.execute_command("ACL", "GETUSER", "intruder") is None
     assert "flushall" not in str(admin.execute_command("ACL", "LIST"))
     assert admin.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert pid(server) == before
-    assert phoenix("drift").returncode == 0
+    assert phoenix("drift", member.name).returncode == 0

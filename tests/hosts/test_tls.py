@@ -11,8 +11,8 @@ from testinfra.host import Host
 from deploys.lib.pki import HOST_DAYS, Authority
 from deploys.lib.secrets import SecretStore
 from deploys.lib.services import Service, services
-from deploys.lib.settings import HostSettings, Platform
-from tests.hosts.conftest import CA
+from deploys.lib.settings import HostSettings, Platform, RedisSettings
+from tests.hosts.conftest import CA, CERTIFICATE, KEY
 
 OPEN = ("patroni", "headscale", "n8n", "upstreams")
 """What answers to anybody who may reach it: who leads, the control server of the tailnet, which hosts ask before they have a certificate,
@@ -59,17 +59,26 @@ def test_key_is_readable_for_root_and_its_group_only(vps1: Host) -> None:
 def test_an_old_certificate_is_renewed_and_taken_over(
     vps1: Host, platform: Platform, secrets: SecretStore, phoenix: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    """As on the 61st of its 90 days: a deploy replaces it, PostgreSQL serves the new one without a restart."""
-    address = platform.hosts["vps1"][HostSettings].address
+    """As on the 61st of its 90 days: a deploy replaces it, PostgreSQL and Redis serve the new one without a restart."""
+    member = platform.hosts["vps1"]
+    address = member[HostSettings].address
     request = vps1.check_output("openssl req -new -key /etc/phoenix/tls/host.key -subj /CN=vps1")
     names = ["vps1", address, "localhost", "127.0.0.1"]
     old = Authority.of(secrets).sign(request, name="vps1", alternatives=names, days=HOST_DAYS - 61)
     vps1.check_output("printf '%%s' %s >/etc/phoenix/tls/host.crt", old)
-    started = vps1.check_output("runuser -u postgres -- psql -XAtqc 'SELECT pg_postmaster_start_time()'")
+    servers = {"postgresql": "-starttls postgres -connect 127.0.0.1:5432"}
+    if "redis" in member.groups:
+        servers["redis"] = f"-connect {address}:{member[RedisSettings].port}"
+    running = (
+        "runuser -u postgres -- psql -XAtqc 'SELECT pg_postmaster_start_time()'; systemctl show -P MainPID redis-server.service 2>/dev/null"
+    )
+    before = vps1.check_output(running)
 
-    deployed = phoenix("deploy", "--json")
+    deployed = phoenix("deploy", "vps1")
 
     assert deployed.returncode == 0, deployed.stderr
-    served = "openssl s_client -starttls postgres -connect 127.0.0.1:5432 </dev/null 2>/dev/null"
-    assert "good" in vps1.check_output(f"{served} | openssl x509 -noout -checkend {(HOST_DAYS - 2) * 86400} && echo good")
-    assert vps1.check_output("runuser -u postgres -- psql -XAtqc 'SELECT pg_postmaster_start_time()'") == started
+    for name, where in servers.items():
+        served = f"openssl s_client {where} -cert {CERTIFICATE} -key {KEY} </dev/null 2>/dev/null"
+        still = f"{served} | openssl x509 -noout -checkend {(HOST_DAYS - 2) * 86400} && echo good"
+        assert "good" in vps1.check_output(still), name
+    assert vps1.check_output(running) == before
