@@ -1,8 +1,9 @@
 """How long change events stop when a part that carries them is killed, and whether one is lost: `python -m bench.kills`, on the lab.
 
-Every part is killed in turn, again and again, while agents outside change and publish. Seconds are from the kill until an event is
-seen, in the store that it leads to, that was committed (or acknowledged by Kafka) after the kill. At the end everything rests, and
-whatever was acknowledged is looked for. Prints a table; ends with status 1 when the promise is missed or anything is lost.
+Every part is killed in turn, again and again, while agents outside change and publish; some seconds lie between one's return and the next.
+Seconds are from the kill until an event is seen, in the store that it leads to, that was committed (or acknowledged by Kafka) after the
+kill. At the end everything rests, and whatever was acknowledged is looked for. Prints a table; ends with status 1 when the promise is
+missed or anything is lost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tests.drills.machines import DrillError, wait_until
 from tests.drills.parts import PARTS, PROMISED_S, strike
 from tests.drills.rehearsal import Spread
 
+REST_S = 5.0
+"""Between a part's return and the next kill: others catch up meanwhile."""
 COLUMNS = ["part killed", "kills", "min", "p50", "p95", "max", "promised", ""]
 
 
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for name in chosen:
                     took[name].append(strike(cluster, PARTS[name], traffic))
                     terminal.say(f"{name} {number}/{given.runs}: {took[name][-1]:.1f} s")
-                    time.sleep(2)
+                    time.sleep(REST_S)
             traffic.rest()
             missing = ""
             try:

@@ -10,7 +10,8 @@ stream_sinks = ["postgres", "redis", "neo4j"]
 stream_metrics_port = 9195
 
 # How long the brokers wait for a worker that has gone silent before another host's may take its partitions. A worker that is restarted
-# keeps them, so this counts only when a host is lost. The brokers allow no less than 6 s (group.min.session.timeout.ms).
+# keeps them, so this counts only when a host is lost. Longer than a broker takes to start: workers that cannot reach it in time join anew.
+# The brokers allow no less than 6 s (group.min.session.timeout.ms).
 stream_session_timeout_ms = 20000
 
 # Events written at once, at most, and how long the first of them waits for more. PostgreSQL commits for every batch, so it gets fewer and
