@@ -112,18 +112,20 @@ def fingerprints(ask: Ask, tables: dict[str, list[str]]) -> dict[str, str]:
     return dict(json.loads(ask(f"SELECT json_object_agg(name, print) FROM ({' UNION ALL '.join(parts)}) AS p")))
 
 
+def await_same(psql: Ask, copy: Ask, tables: dict[str, list[str]]) -> None:
+    """Wait until both sides have the same rows: agents and workflows may be writing meanwhile."""
+    until("both sides have the same rows", lambda: fingerprints(psql, tables) == fingerprints(copy, tables), seconds=60)
+
+
 def errors(copy: Ask) -> int:
     return int(copy("SELECT apply_error_count + sync_error_count FROM pg_stat_subscription_stats WHERE subname = 'region2'"))
 
 
 def test_every_declared_table_is_here_row_for_row(psql: Ask, copy: Ask, tables: dict[str, list[str]], arrived: Callable[[], None]) -> None:
-    def same() -> bool:
-        arrived()
-        return fingerprints(psql, tables) == fingerprints(copy, tables)
-
     subscribed = copy("SELECT string_agg(relname, ',') FROM pg_subscription_rel JOIN pg_class c ON c.oid = srrelid").split(",")
     assert sorted(subscribed) == sorted(tables)
-    until("both sides have the same rows", same, seconds=60)  # agents may be writing meanwhile
+    arrived()
+    await_same(psql, copy, tables)
 
 
 def test_what_is_the_platforms_is_said_by_its_leader_alone(prometheus: Any, leader: Callable[[], Host], platform: Platform) -> None:
@@ -354,7 +356,7 @@ def test_what_was_changed_by_hand_is_named_and_put_back(
     assert copy("SELECT subenabled AND NOT subdisableonerr FROM pg_subscription") == "t"
     assert psql("SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = 'region2'") == "t"
     assert copy("SELECT count(*) FROM pg_trigger WHERE tgname = 'region2_copy' AND tgrelid = 'phoenix.agents'::regclass") == "1"
-    until("both have the same rows", lambda: fingerprints(psql, tables) == fingerprints(copy, tables))  # workflows write meanwhile
+    await_same(psql, copy, tables)
     assert json.loads(phoenix("deploy", "--json").stdout)["changed"] == 0
 
 
@@ -452,7 +454,7 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
         assert acknowledged <= here
         assert here == home
         assert copy("SELECT oid FROM pg_subscription") == subscription
-        until("both have the same rows", lambda: fingerprints(psql, tables) == fingerprints(copy, tables))  # workflows write meanwhile
+        await_same(psql, copy, tables)
     finally:
         copy_host.run(f"rm -f {ledger} {ledger}.stop")
         psql(f"DELETE FROM phoenix.food_companies WHERE name LIKE '{mark}-%'")
