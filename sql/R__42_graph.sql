@@ -129,10 +129,11 @@ BEGIN
             CREATE OR REPLACE FUNCTION phoenix.%1$I() RETURNS trigger
                 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
             DECLARE
-                -- The elements that the row stood for, and those that it stands for, each by its key.
-                before jsonb := '{}';
-                after  jsonb := '{}';
-                one    record;
+                -- The elements that the row stood for, and those that it stands for.
+                before jsonb[] := '{}';
+                after  jsonb[] := '{}';
+                kept   text[];
+                one    jsonb;
                 sent   bigint;
             BEGIN
                 IF TG_OP = 'TRUNCATE' THEN
@@ -141,16 +142,20 @@ BEGIN
                     RETURN NULL;
                 END IF;
                 IF TG_OP <> 'INSERT' THEN
-                    SELECT coalesce(jsonb_object_agg(phoenix.graph_key(e), e), '{}') INTO before FROM %2$s e;
+                    before := ARRAY(SELECT e FROM %2$s e);
                 END IF;
                 IF TG_OP <> 'DELETE' THEN
-                    SELECT coalesce(jsonb_object_agg(phoenix.graph_key(e), e), '{}') INTO after FROM %3$s e;
+                    after := ARRAY(SELECT e FROM %3$s e);
                 END IF;
-                FOR one IN SELECT key, value - 'properties' AS element FROM jsonb_each(before) WHERE after -> key IS NULL LOOP
-                    sent := phoenix.emit('graph.changed', 'graph', one.key, jsonb_build_object('op', 'delete') || one.element);
+                FOREACH one IN ARRAY before LOOP
+                    CONTINUE WHEN one = ANY (after);
+                    kept := coalesce(kept, ARRAY(SELECT phoenix.graph_key(e) FROM unnest(after) e));
+                    CONTINUE WHEN phoenix.graph_key(one) = ANY (kept);
+                    sent := phoenix.emit('graph.changed', 'graph', phoenix.graph_key(one), jsonb_build_object('op', 'delete') || (one - 'properties'));
                 END LOOP;
-                FOR one IN SELECT key, value AS element FROM jsonb_each(after) WHERE before -> key IS DISTINCT FROM value LOOP
-                    sent := phoenix.emit('graph.changed', 'graph', one.key, jsonb_build_object('op', 'upsert') || one.element);
+                FOREACH one IN ARRAY after LOOP
+                    CONTINUE WHEN one = ANY (before);
+                    sent := phoenix.emit('graph.changed', 'graph', phoenix.graph_key(one), jsonb_build_object('op', 'upsert') || one);
                 END LOOP;
                 RETURN NULL;
             END

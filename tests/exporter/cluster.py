@@ -14,8 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,14 +230,6 @@ def migrations() -> list[Path]:
     """All migrations in the order in which they are applied."""
     versioned = sorted(SQL.glob("V*__*.sql"), key=lambda p: [int(n) for n in p.name.split("__")[0].removeprefix("V").split(".")])
     return [*versioned, *sorted(SQL.glob("R__*.sql"))]
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait until `condition()` holds, at most `seconds`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.exporter.cluster import Cluster, free_port, running_cluster, wait_until
+from tests.exporter.cluster import Cluster, free_port, running_cluster
+from tests.waiting import wait_until
 
 SOURCES = Path(__file__).resolve().parents[2] / "exporters"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporter.cluster import Cluster, black_hole, wait_until
+from tests.exporter.cluster import Cluster, black_hole
 from tests.exporter.conftest import Answer, StartExporter
+from tests.waiting import wait_until
 
 DATABASE_METRICS = ("phoenix_db_connections_active", "phoenix_agents_active", "phoenix_tasks_created_total")
 

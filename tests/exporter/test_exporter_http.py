@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.exporter.cluster import Cluster, free_port, wait_until
+from tests.exporter.cluster import Cluster, free_port
 from tests.exporter.conftest import SOURCES, Authority, Exporter, StartExporter
+from tests.waiting import wait_until
 
 
 @pytest.fixture

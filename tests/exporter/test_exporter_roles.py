@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.exporter.cluster import Cluster, wait_until
+from tests.exporter.cluster import Cluster
 from tests.exporter.conftest import Answer, StartExporter
+from tests.waiting import wait_until
 
 OF_THE_PLATFORM = ("phoenix_personas_total", "phoenix_agents_active", "phoenix_tasks_created_total", "phoenix_pipeline_value_total")
 

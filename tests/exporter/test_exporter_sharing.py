@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.exporter.cluster import Cluster, wait_until
+from tests.exporter.cluster import Cluster
 from tests.exporter.conftest import Answer, Exporter, StartExporter
+from tests.waiting import wait_until
 
 # Long enough that a statement waits for a lock which the test holds.
 PATIENT = {"min_interval_s": 0.0, "query_timeout_s": 5.0, "lock_timeout_s": 5.0}

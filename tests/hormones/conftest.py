@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from tests import redis_server
-from tests.exporter.cluster import Cluster, free_port, running_cluster, wait_until
+from tests.exporter.cluster import Cluster, free_port, running_cluster
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

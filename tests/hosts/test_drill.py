@@ -18,6 +18,7 @@ from testinfra.host import Host
 
 from deploys.lib.settings import DrillSettings, HostSettings, Platform
 from tests.hosts.conftest import Prometheus
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -326,24 +327,20 @@ def test_a_repository_that_cannot_be_reached_is_said_in_one_sentence(driller: Dr
 def test_a_failure_is_told_and_its_end_too(driller: Driller, received: Callable[[], list[dict[str, Any]]]) -> None:
     """From the fault to the person: Prometheus sees it, Alertmanager routes the alert, the receiver has it, and its end as well."""
 
-    def await_word(status: str, seconds: float) -> dict[str, Any]:
-        until = time.monotonic() + seconds
-        while True:
-            told = [alert for alert in received() if alert["labels"]["alertname"] == "DrillFailed"]
-            if told and told[-1]["status"] == status:
-                return told[-1]
-            assert time.monotonic() < until, f"{status} is told within {seconds:.0f} s, not {told[-1:]}"
-            time.sleep(1)
+    def newest() -> dict[str, Any]:
+        told = [alert for alert in received() if alert["labels"]["alertname"] == "DrillFailed"]
+        return told[-1] if told else {"status": "nothing"}
 
     if driller.metric("phoenix_drill_success"):  # otherwise one of the tests above made it fail
         driller.host.check_output("systemctl start --no-block phoenix-drill")
         _until(driller, f"test -d {driller.directory}/scratch/data")
         driller.host.run("systemctl stop phoenix-drill")
-    alert = await_word("firing", 120)
+    wait_until(lambda: newest()["status"] == "firing", 120, "the failure is told", every_s=1)
+    alert = newest()
     assert alert["annotations"]["runbook_url"].endswith("/DrillFailed.md")
     assert alert["labels"]["host"] in alert["annotations"]["summary"]
     assert driller.drill()["ok"]
-    await_word("resolved", 180)
+    wait_until(lambda: newest()["status"] == "resolved", 180, "its end is told", every_s=1)
 
 
 def _until(driller: Driller, condition: str, seconds: float = 120) -> None:

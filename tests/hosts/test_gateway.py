@@ -22,6 +22,7 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import GatewaySettings, Platform, PlatformHost, PostgresqlSettings
 from tests.hosts.conftest import CA, CURL
+from tests.waiting import wait_until
 
 On = Callable[[str], Host]
 Connect = Callable[..., psycopg.Connection[Any]]
@@ -63,7 +64,7 @@ def doors(gateways: list[PlatformHost], ssh_config: Path) -> Iterator[dict[str, 
         there = f"127.0.0.1:{port}:{gateway.data['host_address']}:{gateway[GatewaySettings].port}"
         options = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes", "-N", "-L", there]
         tunnels.append(subprocess.Popen(["ssh", "-F", str(ssh_config), *options, gateway.name]))
-    wait_for(lambda: all(_open(port) for port in ports.values()), 20)
+    wait_until(lambda: all(_open(port) for port in ports.values()), 20, "the tunnels are open")
     yield ports
     for tunnel in tunnels:
         tunnel.terminate()
@@ -141,13 +142,6 @@ def standbys(on: On, members: list[PlatformHost]) -> set[str]:
     return {name for name, role in cluster(on, members[0]).items() if role in ("replica", "sync_standby")}
 
 
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.5)
-
-
 def test_every_gateway_leads_writes_to_the_leader(
     on: On, gateways: list[PlatformHost], members: list[PlatformHost], connect: Connect
 ) -> None:
@@ -163,11 +157,15 @@ def test_every_gateway_leads_writes_to_the_leader(
 def test_every_gateway_leads_readers_to_a_standby(
     on: On, gateways: list[PlatformHost], members: list[PlatformHost], connect: Connect
 ) -> None:
+    """Also soon after a failover, when readers were with the leader for want of a standby."""
     streaming = {one.data["host_address"] for one in members if one.name in standbys(on, members)}
     for gateway in gateways:
         reader = connect("public_api", "phoenix_ro", host=gateway.data["host_address"])
-        assert ask(reader, "SELECT pg_is_in_recovery()") is bool(streaming), (
-            "the leader serves readers when there is no standby, and only then"
+        wait_until(
+            lambda reader=reader: ask(reader, "SELECT pg_is_in_recovery()") is bool(streaming),
+            90,
+            "the leader serves readers when there is no standby, and only then",
+            every_s=1,
         )
         if streaming:
             assert ask(reader, "SELECT host(inet_server_addr())") in streaming
@@ -350,7 +348,7 @@ def test_the_look_up_is_repaired_when_somebody_changed_it(on: On, members: list[
 @pytest.mark.changes
 def test_a_switchover_costs_an_open_session_a_pause_and_no_edit(on: On, members: list[PlatformHost], connect: Connect) -> None:
     """The client's session survives; at most the statement under way has to be tried again."""
-    wait_for(lambda: bool(standbys(on, members)), 60)
+    wait_until(lambda: standbys(on, members), 60, "there is a standby", every_s=0.5)
     client = connect("architect")
     table = f"phoenix.gateway_probe_{random.token_hex(4)}"
     client.execute(f"CREATE TABLE {table} (n int)".encode())
@@ -360,14 +358,14 @@ def test_a_switchover_costs_an_open_session_a_pause_and_no_edit(on: On, members:
         before = leader(on, members)
         name = members[0][PostgresqlSettings].cluster_name
         on(members[0].name).check_output(f"patronictl -c /etc/patroni/config.yml switchover {name} --leader {before} --force")
-        wait_for(lambda: leader_or_none(on, members) not in (None, before), 30)
+        wait_until(lambda: leader_or_none(on, members) not in (None, before), 30, "another leads", every_s=0.5)
         assert ask(idle, "SELECT pg_is_in_recovery()") is False, "the session that was open before"
         again = connect("architect")
         again.execute(f"INSERT INTO {table} VALUES (1)".encode())
         assert superuser(on(leader(on, members)), f"SELECT count(*) FROM {table}") == "1"
     finally:
         connect("architect").execute(f"DROP TABLE {table}".encode())
-        wait_for(lambda: bool(standbys(on, members)), 60)
+        wait_until(lambda: standbys(on, members), 60, "there is a standby", every_s=0.5)
 
 
 def leader_or_none(on: On, members: list[PlatformHost]) -> str | None:

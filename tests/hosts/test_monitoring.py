@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.hosts.conftest import CURL, Prometheus
+from tests.waiting import wait_until
 
 JOBS = {
     *("phoenix", "node", "postgres", "prometheus", "alertmanager", "patroni", "etcd", "haproxy", "pgbouncer"),
     *("kafka", "connect", "stream", "redis", "n8n"),
 }
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"{what} within {seconds} s"
-        time.sleep(1)
 
 
 def test_every_target_is_up(prometheus: Prometheus) -> None:
@@ -34,7 +27,7 @@ def test_every_target_is_up(prometheus: Prometheus) -> None:
 
 def test_alertmanager_is_reached_and_notifies(prometheus: Prometheus) -> None:
     # Prometheus finds it again some seconds after each reload.
-    wait_for(lambda: len(prometheus.get("/api/v1/alertmanagers")["activeAlertmanagers"]) == 1, 30, "Prometheus knows its Alertmanager")
+    wait_until(lambda: len(prometheus.get("/api/v1/alertmanagers")["activeAlertmanagers"]) == 1, 30, "Prometheus knows its Alertmanager")
     assert prometheus.value("sum(alertmanager_notifications_failed_total)") == 0 or (
         prometheus.value("sum(increase(alertmanager_notifications_failed_total[5m]))") == 0
     )
@@ -43,7 +36,7 @@ def test_alertmanager_is_reached_and_notifies(prometheus: Prometheus) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("prometheus")
 def test_the_dead_man_s_switch_is_pressed(received: Callable[[], list[dict[str, Any]]]) -> None:
-    wait_for(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in received()), 120, "the watchdog arrives")
+    wait_until(lambda: any(alert["labels"]["alertname"] == "Watchdog" for alert in received()), 120, "the watchdog arrives")
 
 
 def test_the_receivers_password_is_not_on_show(prometheus: Prometheus) -> None:

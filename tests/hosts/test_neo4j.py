@@ -20,6 +20,7 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import Neo4jSettings, Platform, PlatformHost
 from tests.hosts.conftest import CA, Prometheus
+from tests.waiting import wait_until
 
 On = Callable[[str], Host]
 Ask = Callable[[str], list[list[Any]]]
@@ -82,15 +83,6 @@ def probe(psql: Callable[..., str]) -> Iterator[str]:
 
 def pid(server: Host) -> str:
     return str(server.check_output("systemctl show -p MainPID --value neo4j.service"))
-
-
-def wait_for(what: Callable[[], bool], seconds: float) -> float:
-    """How long it took."""
-    started = time.monotonic()
-    while not what():
-        assert time.monotonic() - started < seconds, f"not within {seconds} s"
-        time.sleep(0.2)
-    return time.monotonic() - started
 
 
 def answers(driver: Any) -> bool:
@@ -173,7 +165,7 @@ def test_it_is_measured_and_compared_again_and_again(server: Host, prometheus: P
     assert prometheus.value(f"phoenix_neo4j_up{name}") == 1
     assert prometheus.value(f"time() - phoenix_neo4j_checked_timestamp_seconds{name}") < 180
     assert prometheus.value(f"time() - phoenix_graph_checked_timestamp_seconds{name}") < 2 * member[Neo4jSettings].parity_every_s + 60
-    wait_for(lambda: prometheus.value(f"sum(phoenix_graph_differences{name})") == 0, 30)
+    wait_until(lambda: prometheus.value(f"sum(phoenix_graph_differences{name})") == 0, 30, "the graph differs in nothing", every_s=0.3)
 
 
 @pytest.mark.changes
@@ -188,16 +180,18 @@ def test_a_change_in_postgresql_is_in_the_graph_within_seconds(psql: Callable[..
     agent = psql(
         f"INSERT INTO phoenix.agents (codename, team, role, consciousness_vector) VALUES ('{probe}', 'iota', 'scout', '{{}}') RETURNING id"
     )
-    took = wait_for(lambda: held() == [[agent, "scout", None, False, False]], 10)
+    started = time.monotonic()
+    wait_until(lambda: held() == [[agent, "scout", None, False, False]], 10, "the agent is in the graph")
+    took = time.monotonic() - started
     task = psql("INSERT INTO phoenix.tasks (title) VALUES ('graph probe') RETURNING id")
     try:
         psql(f"UPDATE phoenix.agents SET role = 'lead', current_task = '{task}' WHERE id = '{agent}'")
-        wait_for(lambda: held() == [[agent, "lead", "open", True, False]], 10)
+        wait_until(lambda: held() == [[agent, "lead", "open", True, False]], 10, "so is its task")
     finally:
         psql(f"DELETE FROM phoenix.tasks WHERE id = '{task}'")
-    wait_for(lambda: held() == [[agent, "lead", None, False, False]], 10)
+    wait_until(lambda: held() == [[agent, "lead", None, False, False]], 10, "the task is gone")
     psql(f"DELETE FROM phoenix.agents WHERE id = '{agent}'")
-    wait_for(lambda: held() == [], 10)
+    wait_until(lambda: held() == [], 10, "the agent is gone")
     print(f"visible after {took:.2f} s")
 
 
@@ -209,7 +203,7 @@ def test_what_somebody_wrote_is_named_and_one_command_undoes_it(
         f"INSERT INTO phoenix.agents (codename, team, role, consciousness_vector) VALUES ('{probe}', 'iota', 'scout', '{{}}') RETURNING id"
     )
     found = "MATCH (a:Agent {id: $id}) RETURN count(a) AS n"
-    wait_for(lambda: driver.execute_query(found, id=agent).records[0]["n"] == 1, 10)
+    wait_until(lambda: driver.execute_query(found, id=agent).records[0]["n"] == 1, 10, "the agent is in the graph")
     driver.execute_query("MATCH (a:Agent {id: $id}) SET a.role = 'king' CREATE (:Intruder {name: 'by hand'})", id=agent)
     checked = phoenix("graph", "check", "--json")
     assert checked.returncode == 3, checked.stdout + checked.stderr
@@ -226,7 +220,9 @@ def test_what_somebody_wrote_is_named_and_one_command_undoes_it(
 def test_killed_it_is_back_with_its_data(server: Host, driver: Any, ask: Ask, phoenix: Callable[..., Any]) -> None:
     before, nodes = pid(server), ask("MATCH (n:Company) RETURN count(n)")
     server.check_output(f"kill -9 {before}")
-    took = wait_for(lambda: pid(server) not in (before, "0") and answers(driver), 90)
+    started = time.monotonic()
+    wait_until(lambda: pid(server) not in (before, "0") and answers(driver), 90, "Neo4j answers again")
+    took = time.monotonic() - started
     assert ask("MATCH (n:Company) RETURN count(n)") == nodes
     assert phoenix("graph", "check").returncode == 0
     print(f"back after {took:.1f} s")

@@ -20,6 +20,7 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import Platform, PlatformHost, RedisSettings
 from tests.hosts.conftest import CA, CURL, Prometheus
+from tests.waiting import wait_until
 
 On = Callable[[str], Host]
 Connect = Callable[..., Any]
@@ -79,13 +80,6 @@ def admin(connect: Connect) -> Any:
 
 def pid(server: Host) -> str:
     return str(server.check_output("systemctl show -p MainPID --value redis-server.service"))
-
-
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, f"not within {seconds} s"
-        time.sleep(0.3)
 
 
 def refused(client: Any, *command: str) -> bool:
@@ -228,7 +222,7 @@ def test_killed_it_is_back_with_its_data_in_seconds(server: Host, admin: Any, ph
     before, keys = pid(server), admin.dbsize()
     server.check_output(f"kill -9 {before}")
     started = time.monotonic()
-    wait_for(lambda: _answers(admin), 20)
+    wait_until(lambda: _answers(admin), 20, "Redis answers")
     took = time.monotonic() - started
     assert pid(server) != before and admin.dbsize() == keys
     assert phoenix("hormones", "check").returncode == 0

@@ -4,9 +4,9 @@ survives the platform's failovers. Both servers are asked by psql."""
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +17,8 @@ from testinfra.host import Host
 from deploys.lib import region2
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import HostSettings, Platform, Region2Settings
-from tests.hosts.conftest import CA, slots_ready
+from tests.hosts.conftest import CA, Tell, slots_ready
+from tests.waiting import wait_until
 
 AT_HOME = ("email_encrypted", "email_hash", "email_key_id", "linkedin_url")
 """Columns of personas that reach a person."""
@@ -25,15 +26,7 @@ AT_HOME = ("email_encrypted", "email_hash", "email_key_id", "linkedin_url")
 COMPANY = "INSERT INTO phoenix.food_companies (id, name) VALUES ('{id}', '{name}')"
 
 Ask = Callable[[str], str]
-
-
-def until(what: str, good: Callable[[], Any], *, seconds: float = 60, pause: float = 0.3) -> Any:
-    """The first true answer of `good`, asked again and again."""
-    end = time.monotonic() + seconds
-    while not (answer := good()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
-        time.sleep(pause)
-    return answer
+WithPassword = Callable[[str], subprocess.CompletedProcess[str]]
 
 
 def ask_on(host: Host) -> Ask:
@@ -64,6 +57,12 @@ def copy(copy_host: Host) -> Ask:
     return ask_on(copy_host)
 
 
+@pytest.fixture
+def with_password(copy_host: Host, tell: Tell, secrets: SecretStore) -> WithPassword:
+    """`with_password(script)`: the finished script on the copy's host, with architect's password on stdin."""
+    return lambda script: tell(copy_host.backend.get_hostname(), script, f"{secrets.get('postgresql/architect')}\n")
+
+
 @pytest.fixture(scope="module")
 def tables(platform: Platform) -> dict[str, list[str]]:
     return platform.group("region2")[0][Region2Settings].tables
@@ -78,11 +77,12 @@ def arrived(psql: Ask, copy: Ask) -> Callable[[], None]:
         here = f"SELECT count(*) FROM phoenix.food_companies WHERE id = '{row}'"
         psql(COMPANY.format(id=row, name="barrier"))
         try:
-            until("the barrier arrives", lambda: copy(here) == "1", seconds=90)
+            wait_until(lambda: copy(here) == "1", 90, "the barrier arrives", every_s=0.3)
         finally:
             psql(f"DELETE FROM phoenix.food_companies WHERE id = '{row}'")
-        until("the barrier is gone", lambda: copy(here) == "0", seconds=90)
-        until("every table is ready", lambda: copy("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'") == "0", seconds=90)
+        wait_until(lambda: copy(here) == "0", 90, "the barrier is gone", every_s=0.3)
+        copying = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"
+        wait_until(lambda: copy(copying) == "0", 90, "every table is ready", every_s=0.3)
 
     return wait
 
@@ -114,7 +114,7 @@ def fingerprints(ask: Ask, tables: dict[str, list[str]]) -> dict[str, str]:
 
 def await_same(psql: Ask, copy: Ask, tables: dict[str, list[str]]) -> None:
     """Wait until both sides have the same rows: agents and workflows may be writing meanwhile."""
-    until("both sides have the same rows", lambda: fingerprints(psql, tables) == fingerprints(copy, tables), seconds=60)
+    wait_until(lambda: fingerprints(psql, tables) == fingerprints(copy, tables), 60, "both sides have the same rows", every_s=0.3)
 
 
 def errors(copy: Ask) -> int:
@@ -131,7 +131,7 @@ def test_every_declared_table_is_here_row_for_row(psql: Ask, copy: Ask, tables: 
 def test_what_is_the_platforms_is_said_by_its_leader_alone(prometheus: Any, leader: Callable[[], Host], platform: Platform) -> None:
     name = leader().check_output("hostname")
     for metric in ("phoenix_personas_total", "phoenix_tasks_created_total", "phoenix_agents_active", "phoenix_pipeline_value_total"):
-        until(metric, lambda metric=metric: [one["metric"]["host"] for one in prometheus.query(metric)] == [name], seconds=30)
+        wait_until(lambda metric=metric: [one["metric"]["host"] for one in prometheus.query(metric)] == [name], 30, metric, every_s=0.3)
     copies = {host.name for host in platform.group("region2")}
     assert {one["metric"]["host"] for one in prometheus.query("phoenix_subscription_up == 1")} <= copies
     assert prometheus.value("count(phoenix_subscription_up == 1)") == 1
@@ -139,15 +139,14 @@ def test_what_is_the_platforms_is_said_by_its_leader_alone(prometheus: Any, lead
 
 def test_the_slot_is_ready_on_the_standby_for_a_failover(prometheus: Any, standby: Host, platform: Platform) -> None:
     assert "region2" in region2.failover_slots(platform)
-    until("the standby has the slot", lambda: slots(standby)["region2"] == "t|f||t", seconds=120)
+    wait_until(lambda: slots(standby)["region2"] == "t|f||t", 120, "the standby has the slot", every_s=0.3)
     assert json.loads(ask_on(standby)(region2.slots_ready(["region2", "no_such_slot"]))) == [
         {"slot": "no_such_slot", "ready": False, "why": "is not on this server"},
         {"slot": "region2", "ready": True, "why": ""},
     ]
     name = standby.check_output("hostname")
-    until(
-        "the metric says so", lambda: prometheus.query(f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'), seconds=90
-    )
+    ready = f'phoenix_replication_slot_ready{{slot="region2",host="{name}"}} == 1'
+    wait_until(lambda: prometheus.query(ready), 90, "the metric says so", every_s=0.3)
 
 
 def slots(standby: Host) -> dict[str, str]:
@@ -242,15 +241,14 @@ def of_architect(platform: Platform) -> str:
 
 
 @pytest.mark.changes
-def test_a_write_arrives_soon(platform: Platform, copy_host: Host, psql: Ask, secrets: SecretStore, arrived: Callable[[], None]) -> None:
+def test_a_write_arrives_soon(platform: Platform, psql: Ask, arrived: Callable[[], None], with_password: WithPassword) -> None:
     """From the commit's being acknowledged at home to the row's being read in the second region."""
     arrived()
-    mark, password = f"latency-{uuid.uuid4()}-", secrets.get("postgresql/architect")
+    mark = f"latency-{uuid.uuid4()}-"
     try:
-        done = copy_host.run(
-            "cd / && printf '%%s\\n' %s | runuser -u postgres -- python3 -c %s %s %s", password, LATENCY, of_architect(platform), mark
-        )
-        assert done.succeeded, done.stderr
+        program = shlex.join(["runuser", "-u", "postgres", "--", "python3", "-c", LATENCY, of_architect(platform), mark])
+        done = with_password(f"cd / && {program}")
+        assert done.returncode == 0, done.stderr
         seconds = sorted(json.loads(done.stdout))
         print(f"acknowledged to readable: median {statistics.median(seconds) * 1000:.0f} ms, worst {seconds[-1] * 1000:.0f} ms")
         assert statistics.median(seconds) < 2
@@ -304,8 +302,8 @@ def test_a_conflict_is_counted_and_resolved_by_hand(
         before, seen = errors(copy), prometheus.value(counter)
         copy("SET session_replication_role = replica; " + COMPANY.format(id=row, name="written here"))
         psql(COMPANY.format(id=row, name="written at home"))
-        until("the error is counted", lambda before=before: errors(copy) >= before + 2, seconds=60)
-        until("the metric says so", lambda seen=seen: prometheus.value(counter) >= seen + 2, seconds=60)
+        wait_until(lambda before=before: errors(copy) >= before + 2, 60, "the error is counted", every_s=0.3)
+        wait_until(lambda seen=seen: prometheus.value(counter) >= seen + 2, 60, "the metric says so", every_s=0.3)
         assert copy(f"SELECT name FROM phoenix.food_companies WHERE id = '{row}'") == "written here"
         if resolve == "remove":
             copy(f"SET session_replication_role = replica; DELETE FROM phoenix.food_companies WHERE id = '{row}'")
@@ -404,7 +402,7 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
     copy_host: Host,
     copy: Ask,
     psql: Ask,
-    secrets: SecretStore,
+    with_password: WithPassword,
     arrived: Callable[[], None],
     tables: dict[str, list[str]],
     vps1_leads: None,
@@ -416,9 +414,9 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
     members = [host for host in platform.group("postgresql") if "region2" not in host.groups]
     conninfo = of_architect(platform)
     script = WRITER.replace("CONNINFO", conninfo).replace("MARK", mark).replace("LEDGER", ledger)
-    copy_host.check_output(
-        "printf '%%s\\n' %s | setsid nohup sh -c %s >/dev/null 2>&1 & echo started", secrets.get("postgresql/architect"), script
-    )
+    # What is put into the background has no stdin of its own.
+    started = f'read -r password && {{ printf "%s\\n" "$password" | setsid nohup sh -c {shlex.quote(script)} >/dev/null 2>&1 & }}'
+    assert with_password(started).returncode == 0
 
     def noted() -> list[str]:
         return copy_host.run(f"cat {ledger}").stdout.split()
@@ -428,24 +426,23 @@ def test_a_failover_loses_no_row_and_needs_no_hand(
         return all(slots_ready(on(name), ["region2"]) for name in names)
 
     try:
-        until("the writer writes", lambda: len(noted()) > 5)
+        wait_until(lambda: len(noted()) > 5, 60, "the writer writes", every_s=0.3)
         first = leader().check_output("hostname")
         second = next(host.name for host in members if host.name != first)
-        until("the slot is on the standby", ready, seconds=120)
+        wait_until(ready, 120, "the slot is on the standby", every_s=0.3)
         on(first).check_output(f"patronictl -c /etc/patroni/config.yml switchover phoenix --candidate {second} --force")
-        until("the other one leads", lambda: leader().check_output("hostname") == second)
+        wait_until(lambda: leader().check_output("hostname") == second, 60, "the other one leads", every_s=0.3)
         count = len(noted())
-        until("writing goes on", lambda: len(noted()) > count + 5, seconds=120)
-        until("the old leader has the slot, as the new one's", ready, seconds=120)
+        wait_until(lambda: len(noted()) > count + 5, 120, "writing goes on", every_s=0.3)
+        wait_until(ready, 120, "the old leader has the slot, as the new one's", every_s=0.3)
         on(second).check_output("kill -9 $(head -1 /var/lib/postgresql/*/phoenix/postmaster.pid)")
         count = len(noted())
-        until("writing goes on", lambda: len(noted()) > count + 5, seconds=120)
+        wait_until(lambda: len(noted()) > count + 5, 120, "writing goes on", every_s=0.3)
         copy_host.check_output(f"touch {ledger}.stop")
-        until("the writer ends", lambda: noted()[-1:] == ["end"], seconds=30)
+        wait_until(lambda: noted()[-1:] == ["end"], 30, "the writer ends", every_s=0.3)
         acknowledged = {f"{mark}-{number}" for number in noted()[:-1]}
-        until(
-            "the copy follows", lambda: copy("SELECT count(*) FROM pg_stat_subscription WHERE pid > 0 AND relid IS NULL") == "1", seconds=90
-        )
+        following = "SELECT count(*) FROM pg_stat_subscription WHERE pid > 0 AND relid IS NULL"
+        wait_until(lambda: copy(following) == "1", 90, "the copy follows", every_s=0.3)
         arrived()
         here = set(copy(f"SELECT name FROM phoenix.food_companies WHERE name LIKE '{mark}-%'").splitlines())
         home = set(psql(f"SELECT name FROM phoenix.food_companies WHERE name LIKE '{mark}-%'").splitlines())

@@ -33,12 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(*names): skipped where the server lacks one of these extensions")
 
 
-def lab_machine() -> Machine | None:
-    """The lab's vps1 when it answers, else None."""
+def lab_machine(name: str = LAB_HOST) -> Machine | None:
+    """That machine of the lab when it answers, else None."""
     config = Lab.from_environment().paths.ssh_config
     if not config.exists():
         return None
-    target = ("-F", str(config), LAB_HOST)
+    target = ("-F", str(config), name)
     if subprocess.run(["ssh", "-o", "BatchMode=yes", *target, "true"], capture_output=True, timeout=30, check=False).returncode:
         return None
     return Machine(("ssh", *target), "postgres", ("ssh", *target))

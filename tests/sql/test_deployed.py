@@ -1,4 +1,4 @@
-"""The same assertions on the lab's own database, as the deploy left it. Each file is a transaction that is rolled back."""
+"""The same assertions on the database that the deploy left, on whichever host leads. Each file is a transaction that is rolled back."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.sql.conftest import LAB_HOST, TESTS, check_tap, lab_machine, tap_script
+from deploys.lib.settings import ROOT, load
+from tests.sql.conftest import TESTS, check_tap, lab_machine, tap_script
 from tests.sql.server import Machine
 
 
 @pytest.fixture(scope="module")
 def deployed() -> Machine:
-    """vps1 with the deployed database."""
-    machine = None if os.environ.get("PHOENIX_TEST_SHELL") else lab_machine()
-    if machine is None:
-        if os.environ.get("PHOENIX_TEST_REQUIRE_LAB"):
-            pytest.fail(f"the lab's {LAB_HOST} does not answer over SSH: run 'make up'")
-        pytest.skip(f"the lab's {LAB_HOST} does not answer over SSH: run 'make up'")
-    return machine
+    """The member of the lab's cluster that leads."""
+    if not os.environ.get("PHOENIX_TEST_SHELL"):
+        members = [host.name for host in load(ROOT / "inventory" / "lab.py").group("postgresql") if "region2" not in host.groups]
+        for machine in filter(None, map(lab_machine, members)):
+            if psql(machine, "SELECT pg_is_in_recovery()") == ["f"]:
+                return machine
+    if os.environ.get("PHOENIX_TEST_REQUIRE_LAB"):
+        pytest.fail("no leader of the lab's cluster answers over SSH: run 'make up'")
+    pytest.skip("no leader of the lab's cluster answers over SSH: run 'make up'")
 
 
 def psql(machine: Machine, script: str) -> list[str]:

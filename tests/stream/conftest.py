@@ -9,8 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.exporter.cluster import Cluster, running_cluster, wait_until
+from tests.exporter.cluster import Cluster, running_cluster
 from tests.stream.kit import Broker, Neo4jServer, RedisServer, Worker, configure, running_broker, running_neo4j, running_redis
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,8 @@ from deploys.lib import artifacts
 from deploys.neo4j.server import credential
 from tests import redis_server
 from tests.envelopes import envelope
-from tests.exporter.cluster import free_port, wait_until
+from tests.exporter.cluster import free_port
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPICS = {"agent.heartbeat": 12, "consciousness.update": 24, "hormone.cascade": 12, "graph.changed": 6, "dead-letter": 3}

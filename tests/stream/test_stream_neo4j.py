@@ -17,8 +17,8 @@ from phoenix_stream.graph import EDGES, NODES, sweep
 from phoenix_stream.neo4j_driver import connect
 
 from tests.envelopes import envelope
-from tests.exporter.cluster import wait_until
 from tests.stream.kit import DEAD, Broker, Neo4jServer, Worker
+from tests.waiting import wait_until
 
 TOPIC = "graph.changed"
 Message = tuple[str, str, bytes]

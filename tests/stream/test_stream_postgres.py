@@ -14,8 +14,9 @@ import pytest
 from confluent_kafka import Message
 
 from tests.envelopes import envelope, heartbeat
-from tests.exporter.cluster import Cluster, wait_until
+from tests.exporter.cluster import Cluster
 from tests.stream.kit import DEAD, Broker, Worker
+from tests.waiting import wait_until
 
 TOPICS = ("agent.heartbeat", "consciousness.update")
 Witness = psycopg.Connection[tuple[object, ...]]

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Consumer
 
 from tests.envelopes import envelope
-from tests.exporter.cluster import wait_until
 from tests.stream.kit import DEAD, Broker, RedisServer, Worker, cascade
+from tests.waiting import wait_until
 
 TOPICS = ("hormone.cascade",)
 

@@ -1,0 +1,14 @@
+"""Waiting in tests for what comes about by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str, *, every_s: float = 0.05) -> None:
+    """Ask `condition` every `every_s` seconds until its answer is true. After `seconds` the test fails, saying that `what` is not so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(every_s)
