@@ -23,6 +23,16 @@ def test_no_unit_failed(host: Host) -> None:
     assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
 
 
+def test_what_starts_again_does_so_for_ever(host: Host) -> None:
+    """systemd gives a service up that crashes five times in ten seconds, unless it is told not to."""
+    asked = "Names,Restart,RestartUSec,StartLimitIntervalUSec,FragmentPath,DropInPaths"
+    units = host.check_output(f"systemctl show --type=service -p {asked} '*'").split("\n\n")
+    ours = [unit for unit in units if "/etc/systemd/system/" in unit and "\nRestart=no" not in f"\n{unit}"]
+    assert len(ours) >= 5
+    wrong = [unit for unit in ours if "StartLimitIntervalUSec=0" not in unit or "RestartUSec=100ms" in unit]
+    assert not wrong, "\n\n".join(wrong)
+
+
 @pytest.mark.parametrize("method", ["password", "keyboard-interactive"])
 def test_ssh_offers_keys_only(platform: Platform, ssh_config: Path, method: str) -> None:
     for name in platform.hosts:
