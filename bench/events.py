@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 
+from bench import pace
 from ops import inventory
 from ops.errors import DONE, FAILED, Refused
 from ops.options import count
@@ -124,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             way = Ways(cluster, Path(scratch)).through()[0]
         except Refused as error:
             parser.exit(Refused.exit_code, f"{error}\n")
+        pace.tell(terminal)
         stores = Stores(cluster.platform, Path(scratch))
         with psycopg.connect(way, autocommit=True) as conn:
             add_agents(conn, agents, "bench")

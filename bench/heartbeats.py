@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg
 
+from bench import pace
 from ops import inventory
 from ops.errors import DONE, FAILED, Refused
 from ops.options import count
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=count, default=60, help="for so long, three times (%(default)s)")
     given = parser.parse_args(arguments)
     terminal = Terminal()
+    pace.tell(terminal)
     agents = [str(uuid.uuid4()) for _ in range(given.agents)]
     with tempfile.TemporaryDirectory(prefix="phoenix-heartbeats-") as scratch:
         try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench import pace
 from ops import inventory
 from ops.errors import DONE, FAILED, Refused
 from ops.options import count
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Traffic(ways, stores, rate=given.rate) as traffic:
             wait_until(lambda: PARTS["stream-redis"].through(traffic) > 0, seconds=60, what="events come through")
             for number in range(1, given.runs + 1):
+                pace.tell(terminal)
                 for name in chosen:
                     took[name].append(strike(cluster, PARTS[name], traffic))
                     terminal.say(f"{name} {number}/{given.runs}: {took[name][-1]:.1f} s")

@@ -46,7 +46,7 @@ ACL = {
     # The exporter: figures, and no key.
     "monitor": f"-@all {_GREETING} +info +slowlog|len +slowlog|get +latency|latest +latency|histogram",
 }
-"""The rules of each user but `default`, which is off. Everything dangerous is admin's alone; nothing is renamed."""
+"""The rules of each user but `default`, which is off: Redis reads its log as it. What is dangerous is admin's; nothing is renamed."""
 
 AT_START = frozenset(
     {"dir", "aclfile", "databases", "logfile", "enable-debug-command", "enable-module-command", "enable-protected-configs"}
