@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,13 @@ def test_the_lock_pins_everything_and_names_no_registry() -> None:
     assert all(package["integrity"].startswith("sha512-") for path, package in packages.items() if path)
 
 
-def test_addresses_are_of_the_registry_that_npm_uses() -> None:
-    packages = {"": {}, "node_modules/a/node_modules/@s/b": {"version": "1.2.3", "integrity": "sha512-x"}}
-    found = artifact.addressed({"packages": packages}, "https://registry.test/")
-    assert found["packages"]["node_modules/a/node_modules/@s/b"]["resolved"] == "https://registry.test/@s/b/-/b-1.2.3.tgz"
-    with pytest.raises(ArtifactError, match="has no digest"):
-        artifact.addressed({"packages": {"node_modules/a": {"version": "1"}}}, "https://registry.test/")
+def test_a_lock_of_other_wishes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "package.json"
+    other.write_text('{"dependencies": {"n8n": "0.0.1"}}')
+    monkeypatch.setattr(artifact, "PACKAGE", other)
+    monkeypatch.setenv("PHOENIX_CACHE", str(tmp_path))
+    with pytest.raises(ArtifactError, match=r"does not fit package\.json: make it anew"):
+        artifact.archive(os.uname().machine)
 
 
 def test_another_processor_is_another_archive_or_refused() -> None:
