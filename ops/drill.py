@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from deploys.lib.settings import Platform, PlatformHost
-from ops import cluster, deploy, failover, inplace, inventory, receipt, remote, watch
+from ops import cluster, deploy, failover, followers, inplace, inventory, receipt, remote, watch
 from ops.cluster import Cluster
 from ops.deploy import only_one
 from ops.errors import DONE, Failed, Refused
@@ -150,6 +150,9 @@ def rebuild(platform: Platform, plan: failover.Plan, options: argparse.Namespace
             with kept.steps.step("resume operations") as doing:
                 watching.resumed(leader, began, doing)
         kept.facts["redundant_again_seconds"] = round(back, 2)
+        # With its machine goes what follows the database there.
+        if options.bare and (left := followers.bring_back(platform, lost.groups, kept.steps)):
+            raise Failed("\n".join(left))
     terminal.line(
         f"{lost.name} is back after {back:.0f} s; writes paused for {kept.rto_seconds or 0:.2f} s at most, {kept.lost_rows} rows lost.",
         "green",

@@ -34,6 +34,7 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import KafkaSettings, Platform, PlatformHost
 from tests.hosts.conftest import CA, CURL
+from tests.waiting import wait_until
 
 On = Callable[[str], Host]
 Parameters = Callable[..., dict[str, Any]]
@@ -130,6 +131,12 @@ def test_the_topics_have_the_specs_partitions_and_retention(first: Host) -> None
         assert f"retention.ms={seconds * 1000}" in line, line
 
 
+def next_value(reader: Consumer) -> bytes | None:
+    """Of the message that comes within a second; None when there is none."""
+    message = reader.poll(1)
+    return None if message is None or message.error() is not None else message.value()
+
+
 def test_an_event_goes_through(parameters: Parameters) -> None:
     """An agent writes a heartbeat, a worker reads it."""
     value = uuid.uuid4().bytes.hex().encode()
@@ -137,21 +144,21 @@ def test_an_event_goes_through(parameters: Parameters) -> None:
     assigned: list[Any] = []
     reader.subscribe(["agent.heartbeat"], on_assign=lambda _, partitions: assigned.extend(partitions))
     try:
-        until = time.monotonic() + 30
-        while not assigned and time.monotonic() < until:
-            reader.poll(0.2)
+        wait_until(lambda: reader.poll(0.2) or assigned, 30, "the reader has its partitions", every_s=0)
         assert len(assigned) == SPEC["agent.heartbeat"][0]
         for partition in assigned:
             reader.position([partition])
         reader.poll(0.5)  # it looks up where it begins
-        found, sent = [], 0
-        while value not in found and time.monotonic() < until:
+        sent = 0
+
+        def comes() -> bool:
+            nonlocal sent
             if sent < 5:  # the first ones may come before the reader knows its place
                 assert send(parameters("agent"), "agent.heartbeat", value) is None
                 sent += 1
-            message = reader.poll(1)
-            found += [message.value()] if message is not None and message.error() is None else []
-        assert value in found
+            return next_value(reader) == value
+
+        wait_until(comes, 30, "the worker reads the heartbeat", every_s=0)
     finally:
         reader.close()
 
@@ -200,10 +207,12 @@ def test_a_topic_that_nobody_declared_does_not_come_by_being_written(parameters:
 def test_who_does_not_know_a_password_comes_not_in(parameters: Parameters, change: dict[str, str]) -> None:
     errors: list[KafkaError] = []
     client = AdminClient(parameters("agent", error_cb=errors.append) | change)
-    until = time.monotonic() + 15
-    while KafkaError._AUTHENTICATION not in [error.code() for error in errors]:
+
+    def refused() -> bool:
         client.poll(0.1)
-        assert time.monotonic() < until, errors
+        return KafkaError._AUTHENTICATION in [error.code() for error in errors]
+
+    wait_until(refused, 15, "the broker refuses it", every_s=0)
     with pytest.raises(KafkaException):
         client.list_topics(timeout=0.5)
 
@@ -282,10 +291,7 @@ def test_lag_is_what_a_group_has_not_committed(
     place_keeper.close()
     assert expected >= 7
     wanted = f'phoenix_kafka_consumer_lag{{group="{group}",topic="{topic}"}} {expected}'
-    until = time.monotonic() + 30
-    while wanted not in (text := first.check_output(f"{CURL} {url}")) and time.monotonic() < until:
-        time.sleep(1)
-    assert wanted in text.splitlines()
+    wait_until(lambda: wanted in first.check_output(f"{CURL} {url}").splitlines(), 30, wanted, every_s=1)
     admin.delete_consumer_groups([group])[group].result(timeout=15)
 
 
@@ -365,16 +371,8 @@ def test_a_killed_broker_is_back_and_has_what_it_acknowledged(
     print(f"first event after a kill: {took:.1f} s")
     reader = Consumer(parameters("worker", **{"group.id": f"stream-test-{uuid.uuid4().hex}", "auto.offset.reset": "earliest"}))
     reader.subscribe(["consciousness.update"])
-    found = []
-    until = time.monotonic() + 30
-    while value not in found and time.monotonic() < until:
-        message = reader.poll(1)
-        found += [message.value()] if message is not None and message.error() is None else []
+    wait_until(lambda: next_value(reader) == value, 30, "what was acknowledged can be read", every_s=0)
     reader.close()
-    assert value in found
     url = f"https://{members[0].data['host_address']}:{members[0][KafkaSettings].metrics_port}/metrics"
-    until = time.monotonic() + 60
-    while "phoenix_kafka_up 1\n" not in first.check_output(f"{CURL} {url}"):
-        assert time.monotonic() < until, "its exporter still says that it is away"
-        time.sleep(1)
+    wait_until(lambda: "phoenix_kafka_up 1\n" in first.check_output(f"{CURL} {url}"), 60, "its exporter sees it again", every_s=1)
     assert took < 60  # the platform's ten seconds are a figure of a quiet machine: a start takes 13 s of CPU time

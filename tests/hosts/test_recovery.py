@@ -16,6 +16,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys.lib.settings import ROOT, Platform, PlatformHost, PostgresqlSettings
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.changes, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -84,10 +85,7 @@ def members(platform: Platform, on: Callable[[str], Host]) -> Members:
 @pytest.fixture(autouse=True)
 def settled(members: Members) -> None:
     """Each test begins with a whole cluster."""
-    end = time.monotonic() + SETTLE_S
-    while not members.whole():
-        assert time.monotonic() < end, "the cluster is not whole"
-        time.sleep(1)
+    wait_until(members.whole, SETTLE_S, "the cluster is whole", every_s=1)
 
 
 @pytest.fixture

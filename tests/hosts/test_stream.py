@@ -17,6 +17,7 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import KafkaSettings, Platform, PlatformHost, StreamSettings
 from tests.envelopes import envelope, heartbeat
 from tests.hosts.conftest import CA, CURL
+from tests.waiting import wait_until
 
 On = Callable[[str], Host]
 NORMAL_S = 15
@@ -90,13 +91,9 @@ def letters(kafka: Callable[[str], dict[str, Any]]) -> Iterator[Callable[[str], 
     reader.close()
 
 
-def comes(question: Callable[[], str], expected: str) -> bool:
-    until = time.monotonic() + NORMAL_S
-    while question() != expected:
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.2)
-    return True
+def await_answer(question: Callable[[], str], expected: str, what: str = "what was sent is in the database") -> None:
+    """Ask until the answer is the expected one."""
+    wait_until(lambda: question() == expected, NORMAL_S, what, every_s=0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------------- as it stands
@@ -150,10 +147,10 @@ def test_a_heartbeat_is_in_the_database_and_an_older_one_changes_nothing(
 
     old = heartbeat(agent, idle="2026-01-01T00:00:00Z")
     publish(*heartbeat(agent, idle="2026-02-01T00:00:00Z"))
-    assert comes(idle, "2026-02-01 00:00")
+    await_answer(idle, "2026-02-01 00:00")
     publish(*old)
     publish(*heartbeat(agent, idle="2026-03-01T00:00:00Z"))
-    assert comes(idle, "2026-03-01 00:00"), "it came after the old one, in the same partition"
+    await_answer(idle, "2026-03-01 00:00", "it came after the old one, in the same partition")
 
 
 @pytest.mark.changes
@@ -162,7 +159,7 @@ def test_a_figure_of_consciousness_is_a_row(publish: Callable[[str, str, bytes],
     figure = {"time": at, "global_consciousness": 1.25, "global_trust": 0.75, "team": "iota", "team_consciousness": 1.5}
     publish("consciousness.update", "iota", envelope("consciousness.update", figure))
     row = f"FROM phoenix.consciousness_timeline WHERE time = '{at}' AND team = 'iota'"
-    assert comes(lambda: psql(f"SELECT global_consciousness::float8, team_consciousness::float8 {row}"), "1.25|1.5")
+    await_answer(lambda: psql(f"SELECT global_consciousness::float8, team_consciousness::float8 {row}"), "1.25|1.5")
     psql(f"DELETE {row}")
 
 
