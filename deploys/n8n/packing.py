@@ -120,7 +120,7 @@ class Registry:
         try:
             answer = self._pool.request("GET", package.address)
         except urllib3.exceptions.HTTPError as error:
-            raise PackingError(f"{package.address} cannot be fetched ({error})") from error
+            raise PackingError(f"{package.address} cannot be fetched ({getattr(error, 'reason', error)})") from error
         if answer.status != 200:
             raise PackingError(f"{package.address} cannot be fetched (status {answer.status})")
         if hashlib.sha512(answer.data).digest() != package.sha512:
