@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -58,11 +57,11 @@ class Order(TypedDict):
 class Package:
     """One package of the lock."""
 
-    path: str
-    """Where it belongs, such as `node_modules/a/node_modules/@s/b`."""
     address: str
     """Of its archive (.tgz)."""
     sha512: bytes
+    paths: tuple[str, ...]
+    """Where it belongs, such as `node_modules/a/node_modules/@s/b`: often in several places."""
 
 
 def unpacked(wheel: Path, directory: Path) -> Path:
@@ -84,9 +83,9 @@ def registry_of(node: Path) -> str:
 
 
 def packages(lock: Mapping[str, Any], registry: str, machine: str) -> list[Package]:
-    """What the lock pins for Linux on that machine, by path; `registry` ends with a slash. Raises PackingError."""
+    """What the lock pins for Linux on that machine, each package once; `registry` ends with a slash. Raises PackingError."""
     here = {"os": "linux", "cpu": CPUS[machine], "libc": "glibc"}
-    found = []
+    found: dict[tuple[str, bytes], list[str]] = {}
     for path, entry in sorted(lock["packages"].items()):
         if not path or not all(_allows(entry.get(field) or (), value) for field, value in here.items()):
             continue
@@ -95,8 +94,8 @@ def packages(lock: Mapping[str, Any], registry: str, machine: str) -> list[Packa
             raise PackingError(f"{path} has no sha512 in the lock: make the lock anew (docs/n8n.md).")
         name = entry.get("name") or path.rpartition("node_modules/")[2]
         address = f"{registry}{name}/-/{name.rpartition('/')[2]}-{entry['version']}.tgz"
-        found.append(Package(path, address, base64.b64decode(digest)))
-    return found
+        found.setdefault((address, base64.b64decode(digest)), []).append(path)
+    return [Package(address, sha512, tuple(paths)) for (address, sha512), paths in found.items()]
 
 
 def _allows(listed: Sequence[str], value: str) -> bool:
@@ -156,7 +155,8 @@ def pack(target: IO[bytes], node: Path, wanted: Sequence[Package], registry: Reg
             while coming:
                 package, future = coming.pop(0)
                 for path, executable, data in content(future.result()):
-                    _add(tar, f"app/{package.path}/{path}", executable, data)
+                    for place in package.paths:
+                        _add(tar, f"app/{place}/{path}", executable, data)
                 coming += [(after, threads.submit(registry.archive, after)) for after in islice(rest, 1)]
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
@@ -184,7 +184,7 @@ def main() -> int:
     except (PackingError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    return os.EX_OK
+    return 0
 
 
 if __name__ == "__main__":

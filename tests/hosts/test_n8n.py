@@ -250,7 +250,7 @@ def test_hubspot_is_kept_alike_in_both_directions(control: Callable[..., Any], r
 
 @pytest.mark.changes
 @pytest.mark.slow
-def test_hubspot_ten_thousand_contacts_within_a_minute(control: Callable[..., Any], run: Callable[..., Any], psql: Psql) -> None:
+def test_hubspot_ten_thousand_contacts_in_one_run(control: Callable[..., Any], run: Callable[..., Any], psql: Psql) -> None:
     control("reset", {})
     psql("DELETE FROM phoenix.hubspot_links; UPDATE phoenix.hubspot_cursors SET prepared_at = NULL, listed_at = NULL, changed_since = NULL")
     before = int(psql("SELECT count(*) FROM phoenix.personas"))
