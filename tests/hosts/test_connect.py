@@ -19,7 +19,7 @@ from tests.hosts.conftest import CA, CURL
 
 On = Callable[[str], Host]
 TOPICS = ("task.created", "task.completed", "persona.enriched", "hormone.cascade")
-NORMAL_S = 15
+NORMAL_S = 60
 """An event takes tens of milliseconds; a busy computer is given more."""
 
 

@@ -355,7 +355,6 @@ def test_what_was_changed_by_hand_is_named_and_put_back(
     assert psql("SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = 'region2'") == "t"
     assert copy("SELECT count(*) FROM pg_trigger WHERE tgname = 'region2_copy' AND tgrelid = 'phoenix.agents'::regclass") == "1"
     await_same(psql, copy, tables)
-    assert json.loads(phoenix("deploy", "--json").stdout)["changed"] == 0
 
 
 @pytest.mark.changes

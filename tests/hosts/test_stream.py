@@ -20,7 +20,7 @@ from tests.hosts.conftest import CA, CURL
 from tests.waiting import wait_until
 
 On = Callable[[str], Host]
-NORMAL_S = 15
+NORMAL_S = 60
 """An event takes tens of milliseconds; a busy computer is given more."""
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
+import subprocess
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -25,6 +28,11 @@ def member(name: str, role: str, state: str = "streaming", lag: Any = 0) -> dict
 
 
 LEADER = member("vps1", "leader", "running")
+COUNTS = "status: {}\n  backup: x, status: {}, total files checked: 9\n    missing: {}, checksum invalid: 0, size invalid: 0, other: {}\n"
+WELL = (COUNTS.format("ok", "valid", 0, 0), "")
+UNREAD = (COUNTS.format("error", "invalid", 0, 7), "P01  ERROR: [103]: could not verify bundle/1: [042] timeout\n")
+DAMAGED = (COUNTS.format("error", "invalid", 1, 0), "")
+"""What pgBackRest prints of a backup that it reads back, to stdout and to stderr."""
 
 
 @pytest.mark.parametrize(
@@ -122,6 +130,32 @@ PLAN = backup.Plan("phoenix", "vps1", True, ALL, "https://10.0.0.1:8008", "10.0.
 
 def values(text: str) -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")}
+
+
+@pytest.mark.parametrize(
+    ("answers", "reads", "problem"),
+    [
+        ([WELL], 1, ""),
+        ([UNREAD, WELL], 2, ""),
+        ([UNREAD, UNREAD], 2, "does not verify: could not verify bundle/1: [042] timeout"),
+        ([DAMAGED, WELL], 1, "does not verify"),
+    ],
+)
+def test_a_backup_that_could_not_be_read_is_read_once_more_and_one_that_is_damaged_is_not(
+    monkeypatch: pytest.MonkeyPatch, answers: list[tuple[str, str]], reads: int, problem: str
+) -> None:
+    asked: list[str] = []
+
+    def pgbackrest(_: backup.Repository, *words: str, **__: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(words[-1])
+        out, error = answers[len(asked) - 1] if words[-1] == "verify" else ("", "")
+        return subprocess.CompletedProcess(words, 0, out, error)
+
+    monkeypatch.setattr(backup.Repository, "_run", pgbackrest)
+    repository = backup.Repository(backup.Plan("phoenix", "vps1", True, (), "", "world:9000", "", "", DAY, 7 * DAY))
+    with pytest.raises(backup.Failed, match=re.escape(problem)) if problem else nullcontext():
+        repository.verify("20260101-000000F")
+    assert asked == ["verify"] * reads + ["annotate"] * (not problem)
 
 
 def test_metrics_tell_what_the_repository_holds() -> None:
