@@ -16,7 +16,7 @@ from pyinfra import context, host
 from pyinfra.api import StringCommand, deploy, operation
 
 from deploys import exporters, tls
-from deploys.lib import artifacts, facts, findings, hosts, tailnet, verify
+from deploys.lib import artifacts, facts, findings, hosts, sizing, tailnet, verify
 from deploys.lib.artifacts import GoProgram
 from deploys.lib.operations import Commands, Directory, File, files, refusal, service, template, upload, write_command
 from deploys.lib.settings import ROOT, TailscaleSettings, of
@@ -115,7 +115,15 @@ def tailscale() -> None:
 
 def unit(settings: TailscaleSettings, daemon: str) -> Callable[[], str]:
     """Content of tailscaled's unit file."""
-    return template("tailscale/tailscaled.service.j2", cfg=settings, daemon=daemon, user=USER, state=STATE, socket=SOCKET)
+    return template(
+        "tailscale/tailscaled.service.j2",
+        cfg=settings,
+        daemon=daemon,
+        user=USER,
+        state=STATE,
+        socket=SOCKET,
+        threads=lambda: sizing.tailnet_threads(hosts.resources().cores),
+    )
 
 
 @operation()

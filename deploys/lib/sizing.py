@@ -76,6 +76,15 @@ def backup_processes(cores: int) -> int:
     return max(1, min(8, cores // 2))
 
 
+def tailnet_threads(cores: int) -> int:
+    """Threads of tailscaled that run at once: a quarter of the cores, at least one.
+
+    Every packet goes through several of its goroutines, and waking a thread for each costs more than it carries
+    (docs/decisions/0663-one-thread-of-tailscaled.md).
+    """
+    return max(1, cores // 4)
+
+
 @dataclass(frozen=True)
 class RedisSize:
     """Memory of Redis, in MB."""

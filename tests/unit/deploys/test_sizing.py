@@ -84,3 +84,10 @@ def test_all_gateways_together_stay_below_a_logins_limit(limit: int, share: floa
     assert found.total >= 1 and found.total * gateways <= limit * share
     assert 1 <= found.each <= found.total
     assert found.each < found.total or found.total <= 2, "neither writer nor readers may take all of it"
+
+
+def test_the_tailnet_never_takes_more_than_a_quarter_of_a_large_host() -> None:
+    threads = [sizing.tailnet_threads(cores) for cores in CORES]
+    assert threads == sorted(threads)
+    assert threads[0] == 1
+    assert all(few <= max(1, cores / 4) for few, cores in zip(threads, CORES, strict=True))
