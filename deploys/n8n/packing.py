@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypedDict, cast
-from urllib.request import getproxies
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
@@ -108,8 +109,8 @@ class Registry:
     """Fetches archives over connections that are kept; may be asked by several threads at once."""
 
     def __init__(self, address: str, retries: int = 5) -> None:
-        proxies = getproxies()
-        proxy = proxies.get("https" if address.startswith("https:") else "http")
+        where = urlsplit(address)
+        proxy = None if proxy_bypass(where.netloc) else getproxies().get(where.scheme)
         again = urllib3.Retry(retries, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
         settings: dict[str, Any] = {"maxsize": CONNECTIONS, "block": True, "retries": again, "timeout": 60}
         self._pool = urllib3.ProxyManager(proxy, **settings) if proxy else urllib3.PoolManager(**settings)

@@ -8,6 +8,7 @@ import io
 import tarfile
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,17 @@ def test_a_registry_in_trouble_is_asked_again(registry: tuple[str, list[int]], t
     address, troubles = registry
     troubles += [503, 429]
     assert len(packed(LOCK, address, tmp_path)) == 5
+
+
+@pytest.mark.parametrize(("spared", "reached"), [("127.0.0.1", True), ("registry.test", False)])
+def test_the_environment_s_proxy_is_used_but_for_whom_it_spares(
+    registry: tuple[str, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spared: str, reached: bool
+) -> None:
+    for name, value in {"http_proxy": "http://127.0.0.1:1", "no_proxy": spared}.items():
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.setenv(name, value)
+    with nullcontext() if reached else pytest.raises(PackingError, match="cannot be fetched"):
+        assert len(packed(LOCK, registry[0], tmp_path)) == 5
 
 
 def test_what_is_missing_or_another_is_refused_by_name(registry: tuple[str, list[int]], tmp_path: Path) -> None:
