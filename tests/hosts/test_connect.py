@@ -176,17 +176,3 @@ def test_what_fails_is_started_again_and_nothing_is_lost(reader: Reader, connect
     assert reader.until(lambda: len(arrived()) == 50, 90), f"{len(arrived())} of 50 after {time.monotonic() - killed:.0f} s"
     assert arrived() == set(sql(f"SELECT id FROM phoenix.tasks WHERE title = '{title}'").split())
     sql(f"DELETE FROM phoenix.tasks WHERE title = '{title}'")
-
-
-@pytest.mark.changes
-@pytest.mark.slow
-def test_a_configuration_changed_by_hand_is_put_back(
-    connect: Host, member: PlatformHost, rest: Callable[[str], Any], phoenix: Callable[..., Any]
-) -> None:
-    url = f"http://127.0.0.1:{member[ConnectSettings].rest_port}/connectors/outbox/config"
-    before = rest("connectors/outbox/config")
-    changed = json.dumps({**before, "poll.interval.ms": "777"})
-    connect.check_output(f"curl -sSf -X PUT -H 'Content-Type: application/json' -d %s {url}", changed)
-    done = phoenix("deploy", "--json", member.name)
-    assert done.returncode == 0, done.stderr
-    assert rest("connectors/outbox/config") == before

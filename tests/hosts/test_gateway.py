@@ -329,23 +329,6 @@ def test_a_reload_of_haproxy_cuts_no_session(on: On, gateways: list[PlatformHost
 
 
 @pytest.mark.changes
-def test_the_look_up_is_repaired_when_somebody_changed_it(on: On, members: list[PlatformHost], phoenix: Callable[..., Any]) -> None:
-    leading = leader(on, members)
-    host = on(leading)
-    superuser(
-        host,
-        "GRANT USAGE ON SCHEMA gateway TO PUBLIC; CREATE OR REPLACE FUNCTION gateway.login(wanted text) "
-        "RETURNS TABLE (username text, verifier text) LANGUAGE sql STABLE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS "
-        "'SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid WHERE rolname = wanted'",
-    )
-    assert superuser(host, "SELECT count(*) FROM gateway.login('replicator')") == "1"
-    assert "gateways cannot look up logins" in phoenix("drift", leading).stdout
-    assert phoenix("deploy", leading).returncode == 0
-    assert superuser(host, "SELECT count(*) FROM gateway.login('replicator')") == "0"
-    assert superuser(host, "SELECT count(*) FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'gateway' AND a.grantee = 0") == "0"
-
-
-@pytest.mark.changes
 def test_a_switchover_costs_an_open_session_a_pause_and_no_edit(on: On, members: list[PlatformHost], connect: Connect) -> None:
     """The client's session survives; at most the statement under way has to be tried again."""
     wait_until(lambda: standbys(on, members), 60, "there is a standby", every_s=0.5)
