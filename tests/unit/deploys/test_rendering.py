@@ -219,3 +219,11 @@ def test_nftables_takes_the_rules_and_drops_by_default(entered: dict[str, Any], 
 def test_the_shared_configuration_may_hold_more_and_must_hold_what_is_wanted(present: Any, wanted: Any, differing: list[str]) -> None:
     assert patroni._differences(present, wanted) == differing
     assert patroni._contains(present, wanted) is (differing == [])
+
+
+def test_what_a_timer_starts_at_each_reload_of_systemd_is_never_started_too_often() -> None:
+    """With OnActiveSec a timer starts its service anew after each daemon-reload; six in ten seconds, and systemd calls it failed."""
+    timers = [path for path in (ROOT / "templates").rglob("*.timer.j2") if "OnActiveSec=" in path.read_text()]
+    assert timers
+    services = [path.with_name(path.name.replace(".timer.", ".service.")) for path in timers]
+    assert [path.name for path in services if "\nStartLimitIntervalSec=0\n" not in path.read_text()] == []
