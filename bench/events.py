@@ -20,11 +20,11 @@ from pathlib import Path
 import psycopg
 
 from bench import pace
+from bench.lab import reach
 from ops import inventory
-from ops.errors import DONE, FAILED, Refused
+from ops.errors import DONE, FAILED
 from ops.options import count
 from ops.terminal import Terminal
-from tests.drills.cluster import Cluster, Ways
 from tests.drills.events import STEP, Seen, Stores, add_agents, remove_agents
 from tests.drills.machines import DrillError, wait_until
 
@@ -121,11 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal, kept = Terminal(), True
     agents = sorted(str(uuid.uuid4()) for _ in range(given.agents))
     with tempfile.TemporaryDirectory(prefix="phoenix-events-") as scratch:
-        try:
-            cluster = Cluster.of(inventory.made(given.inventory.resolve()))
-            way = Ways(cluster, Path(scratch)).through()[0]
-        except Refused as error:
-            parser.exit(Refused.exit_code, f"{error}\n")
+        cluster, (way, *_) = reach(parser, given.inventory, Path(scratch))
         pace.tell(terminal)
         stores = Stores(cluster.platform, Path(scratch))
         with psycopg.connect(way, autocommit=True) as conn:

@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.lab import reach
 from ops import inventory
-from ops.errors import DONE, FAILED, Refused
+from ops.errors import DONE, FAILED
 from ops.options import count
 from ops.terminal import Cell, Terminal, ok_mark
-from tests.drills.cluster import Cluster, Ways
+from tests.drills.cluster import Cluster
 from tests.drills.faults import FAULTS, Fault, mend_everything
 from tests.drills.machines import DrillError
 from tests.drills.rehearsal import Outcome, Spread, rehearse
@@ -48,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [name for name in given.faults if name not in FAULTS]:
         parser.error(f"there is no fault {', '.join(unknown)}: choose from {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory(prefix="phoenix-drill-") as scratch:
-        try:
-            cluster = Cluster.of(inventory.made(given.inventory.resolve()))
-            ways = Ways(cluster, Path(scratch)).through(given.through)
-        except Refused as error:
-            parser.exit(Refused.exit_code, f"{error}\n")
+        cluster, ways = reach(parser, given.inventory, Path(scratch), given.through)
         keep = given.keep or Path(scratch)
         keep.mkdir(parents=True, exist_ok=True)
         series = {

@@ -17,11 +17,11 @@ from pathlib import Path
 import psycopg
 
 from bench import pace
+from bench.lab import reach
 from ops import inventory
-from ops.errors import DONE, FAILED, Refused
+from ops.errors import DONE, FAILED
 from ops.options import count
 from ops.terminal import Terminal
-from tests.drills.cluster import Cluster, Ways
 from tests.drills.events import Stores, add_agents, remove_agents
 from tests.drills.machines import Machine, wait_until
 from tests.envelopes import heartbeat
@@ -43,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pace.tell(terminal)
     agents = [str(uuid.uuid4()) for _ in range(given.agents)]
     with tempfile.TemporaryDirectory(prefix="phoenix-heartbeats-") as scratch:
-        try:
-            cluster = Cluster.of(inventory.made(given.inventory.resolve()))
-            way = Ways(cluster, Path(scratch)).through()[0]
-        except Refused as error:
-            parser.exit(Refused.exit_code, f"{error}\n")
+        cluster, (way, *_) = reach(parser, given.inventory, Path(scratch))
         stores, leader = Stores(cluster.platform, Path(scratch)), cluster.leader()
         with psycopg.connect(way, autocommit=True) as conn:
             add_agents(conn, agents, "bench")

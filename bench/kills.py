@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import pace
+from bench.lab import reach
 from ops import inventory
-from ops.errors import DONE, FAILED, Refused
+from ops.errors import DONE, FAILED
 from ops.options import count
 from ops.terminal import Cell, Terminal, ok_mark
-from tests.drills.cluster import Cluster, Ways
 from tests.drills.events import Stores, Traffic, settled
 from tests.drills.machines import DrillError, wait_until
 from tests.drills.parts import PARTS, PROMISED_S, strike
@@ -45,11 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal = Terminal()
     took: dict[str, list[float]] = {name: [] for name in chosen}
     with tempfile.TemporaryDirectory(prefix="phoenix-kills-") as scratch:
-        try:
-            cluster = Cluster.of(inventory.made(given.inventory.resolve()))
-            ways = Ways(cluster, Path(scratch)).through()
-        except Refused as error:
-            parser.exit(Refused.exit_code, f"{error}\n")
+        cluster, ways = reach(parser, given.inventory, Path(scratch))
         stores = Stores(cluster.platform, Path(scratch))
         with Traffic(ways, stores, rate=given.rate) as traffic:
             wait_until(lambda: PARTS["stream-redis"].through(traffic) > 0, seconds=60, what="events come through")

@@ -18,12 +18,13 @@ from pathlib import Path
 import psycopg
 
 from bench import pace
+from bench.lab import reach
 from ops import inventory
-from ops.errors import DONE, Refused
+from ops.errors import DONE
 from ops.options import count
 from ops.terminal import Terminal
-from tests.drills.cluster import Cluster, Ways
 from tests.drills.machines import Machine
+from tests.drills.rehearsal import Spread
 
 ROUNDS = 5
 PACKETS = 200
@@ -45,11 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     terminal = Terminal()
     with tempfile.TemporaryDirectory(prefix="phoenix-tailnet-") as scratch:
-        try:
-            cluster = Cluster.of(inventory.made(given.inventory.resolve()))
-            way = Ways(cluster, Path(scratch)).through()[0]
-        except Refused as error:
-            parser.exit(Refused.exit_code, f"{error}\n")
+        cluster, (way, *_) = reach(parser, given.inventory, Path(scratch))
         pace.tell(terminal)
         sender, receiver = cluster.members[:2]
         ways = {"tailnet": receiver.address, "cable": receiver.underlay}
@@ -62,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not some:
                 terminal.line(f"{name}: nothing came back from {receiver.name}")
                 continue
-            p95 = sorted(some)[int(len(some) * 0.95)]
-            terminal.line(f"{name}: {len(some)} packets, {lost} lost; ms there and back: p50 {statistics.median(some):.2f}  p95 {p95:.2f}")
+            spread = Spread.of(some)
+            terminal.line(f"{name}: {len(some)} packets, {lost} lost; ms there and back: p50 {spread.median:.2f}  p95 {spread.p95:.2f}")
         with psycopg.connect(way, autocommit=True) as conn:
             rates = []
             for _ in range(given.rounds):

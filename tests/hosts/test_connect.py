@@ -16,11 +16,10 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import ConnectSettings, KafkaSettings, Platform, PlatformHost
 from tests.event_schemas import faults
 from tests.hosts.conftest import CA, CURL
+from tests.waiting import EVENT_S
 
 On = Callable[[str], Host]
 TOPICS = ("task.created", "task.completed", "persona.enriched", "hormone.cascade")
-NORMAL_S = 60
-"""An event takes tens of milliseconds; a busy computer is given more."""
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +153,7 @@ def test_a_committed_change_arrives_and_one_that_was_rolled_back_does_not(reader
     sql(f"BEGIN; INSERT INTO phoenix.tasks (title) VALUES ('{gone}'); ROLLBACK")
     task = sql(f"INSERT INTO phoenix.tasks (title) VALUES ('{title}') RETURNING id")
     sql(f"UPDATE phoenix.tasks SET status = 'complete', quality_score = 0.5 WHERE id = '{task}'")
-    assert reader.until(lambda: len(reader.of(task)) == 2, NORMAL_S), reader.of(task)
+    assert reader.until(lambda: len(reader.of(task)) == 2, EVENT_S), reader.of(task)
     assert [topic for topic, _ in sorted(reader.of(task), key=lambda one: one[1]["seq"])] == ["task.created", "task.completed"]
     assert [wrong for _, envelope in reader.of(task) for wrong in faults(envelope)] == []
     assert not [one for one in reader.seen if one[2]["data"].get("title") == gone]

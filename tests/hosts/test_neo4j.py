@@ -20,13 +20,11 @@ from testinfra.host import Host
 from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import Neo4jSettings, Platform, PlatformHost
 from tests.hosts.conftest import CA, Prometheus
-from tests.waiting import wait_until
+from tests.waiting import EVENT_S, wait_until
 
 On = Callable[[str], Host]
 Ask = Callable[[str], list[list[Any]]]
 KEEPER = "/usr/local/lib/phoenix/graph_keeper.py"
-FOLLOWS_S = 60
-"""A change takes tens of milliseconds; a busy computer is given more."""
 SPEC = {("Agent", "id"), ("Persona", "id"), ("Company", "id"), ("Task", "id")}
 """Nodes whose id has to be unique by the spec."""
 
@@ -183,17 +181,17 @@ def test_a_change_in_postgresql_comes_to_the_graph(psql: Callable[..., str], dri
         f"INSERT INTO phoenix.agents (codename, team, role, consciousness_vector) VALUES ('{probe}', 'iota', 'scout', '{{}}') RETURNING id"
     )
     started = time.monotonic()
-    wait_until(lambda: held() == [[agent, "scout", None, False, False]], FOLLOWS_S, "the agent is in the graph")
+    wait_until(lambda: held() == [[agent, "scout", None, False, False]], EVENT_S, "the agent is in the graph")
     took = time.monotonic() - started
     task = psql("INSERT INTO phoenix.tasks (title) VALUES ('graph probe') RETURNING id")
     try:
         psql(f"UPDATE phoenix.agents SET role = 'lead', current_task = '{task}' WHERE id = '{agent}'")
-        wait_until(lambda: held() == [[agent, "lead", "open", True, False]], FOLLOWS_S, "so is its task")
+        wait_until(lambda: held() == [[agent, "lead", "open", True, False]], EVENT_S, "so is its task")
     finally:
         psql(f"DELETE FROM phoenix.tasks WHERE id = '{task}'")
-    wait_until(lambda: held() == [[agent, "lead", None, False, False]], FOLLOWS_S, "the task is gone")
+    wait_until(lambda: held() == [[agent, "lead", None, False, False]], EVENT_S, "the task is gone")
     psql(f"DELETE FROM phoenix.agents WHERE id = '{agent}'")
-    wait_until(lambda: held() == [], FOLLOWS_S, "the agent is gone")
+    wait_until(lambda: held() == [], EVENT_S, "the agent is gone")
     print(f"visible after {took:.2f} s")
 
 
@@ -205,7 +203,7 @@ def test_what_somebody_wrote_is_named_and_one_command_undoes_it(
         f"INSERT INTO phoenix.agents (codename, team, role, consciousness_vector) VALUES ('{probe}', 'iota', 'scout', '{{}}') RETURNING id"
     )
     found = "MATCH (a:Agent {id: $id}) RETURN count(a) AS n"
-    wait_until(lambda: driver.execute_query(found, id=agent).records[0]["n"] == 1, FOLLOWS_S, "the agent is in the graph")
+    wait_until(lambda: driver.execute_query(found, id=agent).records[0]["n"] == 1, EVENT_S, "the agent is in the graph")
     driver.execute_query("MATCH (a:Agent {id: $id}) SET a.role = 'king' CREATE (:Intruder {name: 'by hand'})", id=agent)
     checked = phoenix("graph", "check", "--json")
     assert checked.returncode == 3, checked.stdout + checked.stderr

@@ -17,11 +17,9 @@ from deploys.lib.secrets import SecretStore
 from deploys.lib.settings import KafkaSettings, Platform, PlatformHost, StreamSettings
 from tests.envelopes import envelope, heartbeat
 from tests.hosts.conftest import CA, CURL
-from tests.waiting import wait_until
+from tests.waiting import EVENT_S, wait_until
 
 On = Callable[[str], Host]
-NORMAL_S = 60
-"""An event takes tens of milliseconds; a busy computer is given more."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +78,7 @@ def letters(kafka: Callable[[str], dict[str, Any]]) -> Iterator[Callable[[str], 
     reader.assign(parts)
 
     def find(key: str) -> dict[str, str] | None:
-        until = time.monotonic() + NORMAL_S
+        until = time.monotonic() + EVENT_S
         while time.monotonic() < until:
             one = reader.poll(0.2)
             if one is not None and one.error() is None and one.key() == key.encode():
@@ -93,7 +91,7 @@ def letters(kafka: Callable[[str], dict[str, Any]]) -> Iterator[Callable[[str], 
 
 def await_answer(question: Callable[[], str], expected: str, what: str = "what was sent is in the database") -> None:
     """Ask until the answer is the expected one."""
-    wait_until(lambda: question() == expected, NORMAL_S, what, every_s=0.2)
+    wait_until(lambda: question() == expected, EVENT_S, what, every_s=0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------------- as it stands
