@@ -398,7 +398,14 @@ def metrics(plan: Plan) -> None:
     write(METRICS, exposition(plan, info, last, waiting, now=time.time()))
     if problem:
         raise Failed(problem)
-    if plan.archives and info and info.get("backup") and promoted(info["backup"][-1], _patroni(plan, "/patroni")):
+    if not (plan.archives and info and info.get("backup")):
+        return
+    try:
+        member = _patroni(plan, "/patroni")
+    except Failed as error:  # as at each start of the host; an alert of its own tells when it lasts
+        print(error, file=sys.stderr)
+        return
+    if promoted(info["backup"][-1], member):
         # What the old leader had not archived yet is missing in the archive; from the next backup on the way is whole again.
         print("A member was promoted since the newest backup: the next one is taken now.", file=sys.stderr)
         subprocess.run(["systemctl", "start", "--no-block", UNIT], check=True)

@@ -7,19 +7,30 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Annotated, Any
+
+import msgspec
 
 from phoenix_stream.sink import Event
-
-_TOP_SEQ = 2**63
 
 
 class Malformed(Exception):
     """The bytes are no event that this sink understands; one line that says why."""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    event: str
+    version: int
+    id: uuid.UUID
+    occurred_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    data: dict[str, Any]
+    seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Envelope)
 
 
 def decode(place: tuple[str, int, int], key: bytes | None, value: bytes | None, versions: Mapping[str, int]) -> Event:
@@ -33,33 +44,18 @@ def decode(place: tuple[str, int, int], key: bytes | None, value: bytes | None, 
         raise Malformed("no key, so nothing says what it must stay in order with")
     try:
         name = key.decode()
-        document = json.loads(value, parse_constant=_constant)
+        told = _DECODER.decode(value)
     except UnicodeDecodeError:
         raise Malformed("is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except msgspec.ValidationError as error:
+        raise Malformed(f"is no event: {_short(error)}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"is not JSON: {_short(error)}") from None
-    if not isinstance(document, dict):
-        raise Malformed(f"is not a JSON object but {_kind(document)}")
-    event = _of(document, "event", str)
-    version = _of(document, "version", int)
-    if event not in versions:
-        raise Malformed(f"event {event!r:.80} is not known here")
-    if not 1 <= version <= versions[event]:
-        raise Malformed(f"version {version} of {event} is not known here, the newest is {versions[event]}")
-    seq = _of(document, "seq", int) if document.get("seq") is not None else None
-    if seq is not None and not 0 <= seq < _TOP_SEQ:
-        raise Malformed(f"seq {seq} is out of range")
-    identity = _of(document, "id", str)
-    data = _of(document, "data", dict)
-    try:
-        uuid.UUID(identity)
-    except ValueError:
-        raise Malformed(f"id is no UUID: {identity!r:.80}") from None
-    try:
-        occurred_at = moment(_of(document, "occurred_at", str))
-    except ValueError as error:
-        raise Malformed(f"occurred_at {error}") from None
-    return Event(*place, name, event, version, identity, seq, occurred_at, data)
+    if told.event not in versions:
+        raise Malformed(f"event {told.event!r:.80} is not known here")
+    if not 1 <= told.version <= versions[told.event]:
+        raise Malformed(f"version {told.version} of {told.event} is not known here, the newest is {versions[told.event]}")
+    return Event(*place, name, told.event, told.version, str(told.id), told.seq, told.occurred_at, told.data)
 
 
 def moment(text: str) -> datetime:
@@ -72,26 +68,6 @@ def moment(text: str) -> datetime:
     except (ValueError, OverflowError):
         raise ValueError(f"is no time: {text!r:.80}") from None
     raise ValueError(f"has no time zone: {text!r:.80}")
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _of(document: Mapping[str, Any], field: str, kind: type[Any]) -> Any:
-    value = document.get(field)
-    if value is None:
-        raise Malformed(f"{field} is missing")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise Malformed(f"{field} is {_kind(value)}, not {_KINDS[kind]}")
-    return value
-
-
-_KINDS = {str: "a text", int: "a whole number", dict: "an object", list: "a list", float: "a number", bool: "true or false"}
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else _KINDS.get(type(value), type(value).__name__)
 
 
 def _short(error: Exception) -> str:

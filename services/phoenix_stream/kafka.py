@@ -60,8 +60,6 @@ def consumer(kafka: Kafka, credential: Credential, group: str) -> Consumer:
             "enable.auto.offset.store": False,
             # A group that has never committed begins with the oldest event there is: at least once from the first day on.
             "auto.offset.reset": "earliest",
-            # A broker answers a fetch as soon as it has anything, and waits no longer than this for it.
-            "fetch.wait.max.ms": 100,
             "fetch.error.backoff.ms": 100,
             # What is read ahead and not yet given out is bounded, whatever the backlog.
             "queued.min.messages": 5000,

@@ -1,5 +1,5 @@
 -- Change events: which changes write which event, in the transaction of the change, and who may write one.
-SELECT plan(36);
+SELECT plan(38);
 SELECT tap.new_agent('maker', 'iota'), tap.new_agent('other', 'alpha_delta');
 -- Events of this test's transaction only, without those that only the graph is told (they have tests of their own), in the order in which they were written.
 CREATE TABLE tap.begin_seq AS SELECT last_value AS seq FROM phoenix.outbox_seq_seq;
@@ -44,6 +44,8 @@ SELECT is((SELECT string_agg(who, ', ') FROM unnest(ARRAY['samurai_agent', 'moni
            WHERE has_table_privilege(who, 'phoenix.outbox', p)), NULL, 'nobody but the owner changes the outbox');
 SELECT throws_ok($$ SELECT phoenix.emit('task.created', 'task', 'x', jsonb_build_object('t', (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 20000) i))) $$, '54000', NULL, 'an event too large for Kafka is refused where it is written');
 SELECT throws_ok($$ SELECT phoenix.emit('nonsense', 'task', 'x', '{}') $$, '23514', NULL, 'and so is one for a topic that is not there');
+SELECT throws_ok($$ SELECT phoenix.emit(NULL, 'task', 'x', '{}') $$, '23514', NULL, 'or for none');
+SELECT throws_ok($$ SELECT phoenix.emit('task.created', 'task', '', '{}') $$, '23514', NULL, 'or with an empty key');
 
 -- Personas.
 CREATE TABLE tap.p AS SELECT tap.new_persona('tap plain') AS id;

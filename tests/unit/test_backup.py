@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +184,23 @@ def test_a_later_timeline_than_the_newest_backup_s_asks_for_another() -> None:
     assert backup.promoted(newest, {"state": "running", "timeline": 2})
     assert not backup.promoted(newest, {"state": "running", "timeline": 1})
     assert not backup.promoted(newest, {"state": "starting"})
+
+
+def test_metrics_are_written_while_patroni_starts_with_its_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That is no failure of the unit that writes them."""
+
+    def away(*_: object) -> Any:
+        raise backup.Failed("Patroni on vps1 does not answer")
+
+    monkeypatch.setattr(backup.Repository, "info", lambda _: INFO)
+    monkeypatch.setattr(backup, "METRICS", tmp_path / "backup.prom")
+    monkeypatch.setattr(backup, "STATE", tmp_path)
+    monkeypatch.setattr(backup, "_patroni", away)
+    backup.metrics(replace(PLAN, archives=True, data=str(tmp_path)))
+    assert "phoenix_backup_last_success_timestamp_seconds" in (tmp_path / "backup.prom").read_text()
+    assert capsys.readouterr().err == "Patroni on vps1 does not answer\n"
 
 
 def test_labels_are_the_only_things_that_retention_removes_on_request() -> None:
