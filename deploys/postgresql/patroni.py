@@ -188,7 +188,7 @@ def parameters() -> dict[str, Any]:
         "checkpoint_timeout": "15min",
         "max_slot_wal_keep_size": f"{int(settings.wal_keep_gb * 1024)}MB",
         "hot_standby_feedback": True,
-        # How old what a standby says it still reads may be: until then no old version of a row makes room (docs/decisions/0644-room-for-all.md).
+        # How old what a standby says it still reads may be; until then no old version of a row makes room (docs/decisions/0644).
         "wal_receiver_status_interval": "1s",
         # Commits wait for a standby that is cut off until its connection counts as dead; PostgreSQL's own 60 s are an outage of 63.
         "wal_sender_timeout": "10s",
