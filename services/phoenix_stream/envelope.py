@@ -55,19 +55,7 @@ def decode(place: tuple[str, int, int], key: bytes | None, value: bytes | None, 
         raise Malformed(f"event {told.event!r:.80} is not known here")
     if not 1 <= told.version <= versions[told.event]:
         raise Malformed(f"version {told.version} of {told.event} is not known here, the newest is {versions[told.event]}")
-    return Event(*place, name, told.event, told.version, str(told.id), told.seq, told.occurred_at, told.data)
-
-
-def moment(text: str) -> datetime:
-    """A time as RFC 3339 has it, with its zone. Raises ValueError."""
-    try:
-        parsed = datetime.fromisoformat(text)
-        if parsed.tzinfo is not None:
-            parsed.timestamp()  # the first and the last year cannot be told in every zone
-            return parsed
-    except (ValueError, OverflowError):
-        raise ValueError(f"is no time: {text!r:.80}") from None
-    raise ValueError(f"has no time zone: {text!r:.80}")
+    return Event(*place, name, told.event, told.version, told.seq, told.occurred_at, told.data)
 
 
 def _short(error: Exception) -> str:

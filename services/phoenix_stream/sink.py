@@ -26,7 +26,6 @@ class Event:
     event: str
     """Name of the event, "agent.heartbeat"; on most topics the topic's own name."""
     version: int
-    id: str
     seq: int | None
     """Grows with every change of one aggregate; None where the producer counts nothing (agents)."""
     occurred_at: datetime

@@ -22,7 +22,6 @@ import psycopg
 from phoenix_exporter.session import shut
 from psycopg.types.json import Jsonb
 
-from phoenix_stream.envelope import moment
 from phoenix_stream.sink import Credential, Event, Rejected, Unavailable
 
 AHEAD = timedelta(minutes=1)
@@ -218,15 +217,19 @@ def _uuid(data: Mapping[str, Any], name: str) -> str | None:
 
 
 def _moment(data: Mapping[str, Any], name: str) -> datetime | None:
+    """A time as RFC 3339 has it, with its zone."""
     value = data.get(name)
     if value is None:
         return None
     try:
-        if isinstance(value, str):
-            return moment(value)
-    except ValueError as reason:
-        raise Poison(f"{name} {reason}") from None
-    raise Poison(f"{name} is no time: {value!r:.80}")
+        parsed = datetime.fromisoformat(value)
+        if parsed.tzinfo is not None:
+            parsed.timestamp()  # the first and the last year cannot be told in every zone
+    except (TypeError, ValueError, OverflowError):
+        raise Poison(f"{name} is no time: {value!r:.80}") from None
+    if parsed.tzinfo is None:
+        raise Poison(f"{name} has no time zone: {value!r:.80}")
+    return parsed
 
 
 def _number(data: Mapping[str, Any], name: str) -> float | None:
